@@ -1,0 +1,316 @@
+package exchange
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestResponse changes one member of a good answer at a time. Where want is nil
+// the answer stays acceptable.
+func TestResponse(t *testing.T) {
+	long := strings.Repeat("a", maxToken+1)
+	tests := []struct {
+		name   string
+		member string
+		value  any // nil removes
+		want   error
+	}{
+		{"missing", "access_token", nil, ErrToken},
+		{"empty", "access_token", "", ErrToken},
+		{"null", "access_token", json.RawMessage("null"), ErrToken},
+		{"number", "access_token", 5, ErrMalformed},
+		{"line break", "access_token", "a\r\nX-Evil: b", ErrToken},
+		{"space", "access_token", "a b", ErrToken},
+		{"not ASCII", "access_token", "é", ErrToken},
+		{"64 KiB", "access_token", long, ErrToken},
+		{"missing", "issued_token_type", nil, ErrTokenType},
+		{"refresh token", "issued_token_type", "urn:ietf:params:oauth:token-type:refresh_token", ErrTokenType},
+		{"ID token", "issued_token_type", "urn:ietf:params:oauth:token-type:id_token", ErrTokenType},
+		{"SAML", "issued_token_type", "urn:ietf:params:oauth:token-type:saml2", ErrTokenType},
+		{"JWT", "issued_token_type", typeJWT, nil},
+		{"N_A", "token_type", "N_A", ErrTokenType},
+		{"DPoP", "token_type", "DPoP", ErrTokenType},
+		{"mac", "token_type", "mac", ErrTokenType},
+		{"missing", "token_type", nil, ErrTokenType},
+		{"with a space", "token_type", "bearer ", ErrTokenType},
+		{"upper case", "token_type", "BEARER", nil},
+		{"narrower", "scope", "item:List", ErrScope},
+		{"wider", "scope", "item:List item:Read admin", ErrScope},
+		{"empty scope", "scope", "", ErrScope},
+		{"other separator", "scope", "item:List\titem:Read", ErrScope},
+		{"no-break space", "scope", "item:List\u00a0item:Read", ErrScope},
+		{"no scope", "scope", nil, nil},
+		{"scope twice", "scope", "item:List item:Read item:List", nil},
+		{"a day", "expires_in", 86400, ErrLifetime},
+		{"two seconds more", "expires_in", 7, ErrLifetime},
+		{"one second more", "expires_in", 6, nil},
+		{"missing", "expires_in", nil, nil},
+		{"zero", "expires_in", 0, ErrLifetime},
+		{"negative", "expires_in", -1, ErrLifetime},
+		{"string", "expires_in", "5", ErrLifetime},
+		{"huge", "expires_in", json.RawMessage("1e400"), ErrLifetime},
+		{"null", "expires_in", json.RawMessage("null"), ErrLifetime},
+		{"overflow", "expires_in", json.RawMessage("9223372036854775807"), ErrLifetime},
+		{"the subject token", "access_token", "subject-token", ErrSameToken},
+		{"unknown member", "refresh_token", "x", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.member+" "+tt.name, func(t *testing.T) {
+			answer := good("https://as")
+			if answer[tt.member] = tt.value; tt.value == nil {
+				delete(answer, tt.member)
+			}
+			wantCheck(t, answer, request(), tt.want)
+		})
+	}
+}
+
+func wantCheck(t *testing.T, answer any, r Request, want error) *Token {
+	t.Helper()
+	body, err := json.Marshal(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := check(body, r, expectation{issuer: "https://as", now: time.Now(), actors: []string{"gate way", ""}})
+	if (token == nil) != (err != nil) || !errors.Is(err, want) || want == nil && err != nil {
+		t.Errorf("got %v, %v; want %v", token, err, want)
+	}
+	return token
+}
+
+// TestClaims changes one claim of a good token at a time.
+func TestClaims(t *testing.T) {
+	now := time.Now().Unix()
+	chain := map[string]any{"sub": "a"}
+	for range maxActors {
+		chain = map[string]any{"sub": "a", "act": chain}
+	}
+	none := func(*Request) {}
+	impersonate := func(r *Request) { r.Delegation = false }
+	require := func(r *Request) { r.RequireAct = true }
+	noLimit := func(r *Request) { r.Lifetime = 0 }
+	noScope := func(r *Request) { r.Scopes = nil }
+	tests := []struct {
+		name   string
+		claims map[string]any // nil removes
+		change func(*Request)
+		want   error
+	}{
+		{"other issuer", map[string]any{"iss": "https://as/"}, none, ErrIssuer},
+		{"no issuer", map[string]any{"iss": nil}, none, ErrIssuer},
+		{"other audience", map[string]any{"aud": "https://bank.example/"}, none, ErrAudience},
+		{"audience without its slash", map[string]any{"aud": "https://tickets.example"}, none, ErrAudience},
+		{"a second audience", map[string]any{"aud": []string{audience, "https://bank.example/"}}, none, ErrAudience},
+		{"no audience", map[string]any{"aud": nil}, none, ErrAudience},
+		{"empty audience", map[string]any{"aud": []string{}}, none, ErrAudience},
+		{"audience is a number", map[string]any{"aud": 5}, none, ErrMalformed},
+		{"audience is a list of numbers", map[string]any{"aud": []int{5}}, none, ErrMalformed},
+		{"audience as a list", map[string]any{"aud": []string{audience}}, none, nil},
+		{"other subject", map[string]any{"sub": "service-account-gateway"}, none, ErrSubject},
+		{"no subject", map[string]any{"sub": nil}, none, ErrSubject},
+		{"no act", map[string]any{"act": nil}, require, ErrActor},
+		{"null act", map[string]any{"act": json.RawMessage("null")}, require, ErrActor},
+		{"act of another", map[string]any{"act": map[string]any{"sub": "mallory"}}, require, ErrActor},
+		{"act of nobody", map[string]any{"act": map[string]any{}}, require, ErrActor},
+		{"us, but further in", map[string]any{"act": map[string]any{"sub": "mallory", "act": map[string]any{"sub": "gate way"}}}, require, ErrActor},
+		{"act by client_id", map[string]any{"act": map[string]any{"client_id": "gate way"}}, require, nil},
+		{"act", nil, require, nil},
+		{"no act, not required", map[string]any{"act": nil}, none, nil},
+		{"act under impersonation", nil, impersonate, ErrActor},
+		{"no act under impersonation", map[string]any{"act": nil}, impersonate, nil},
+		{"act is a string", map[string]any{"act": "gate way"}, none, ErrMalformed},
+		{"endless chain", map[string]any{"act": chain}, none, ErrActor},
+		{"narrower", map[string]any{"scope": "item:List"}, none, ErrScope},
+		{"wider", map[string]any{"scope": "item:List item:Read admin"}, none, ErrScope},
+		{"no scope", map[string]any{"scope": nil}, none, ErrScope},
+		{"scope list", map[string]any{"scope": []string{"item:Read", "item:List"}}, none, nil},
+		{"scp", map[string]any{"scope": nil, "scp": []string{"item:Read", "item:List"}}, none, nil},
+		{"scp wider than scope", map[string]any{"scp": "admin"}, none, ErrScope},
+		{"scope is an object", map[string]any{"scope": map[string]any{}}, none, ErrMalformed},
+		{"lives a day", map[string]any{"exp": now + 86400}, none, ErrLifetime},
+		{"two seconds more", map[string]any{"exp": now + 7}, none, ErrLifetime},
+		{"one second more", map[string]any{"exp": now + 6}, none, nil},
+		{"a day, no limit", map[string]any{"exp": now + 86400}, noLimit, nil},
+		{"no exp", map[string]any{"exp": nil}, noLimit, ErrLifetime},
+		{"exp is a string", map[string]any{"exp": "9999999999"}, noLimit, ErrMalformed},
+		{"exp is huge", map[string]any{"exp": json.RawMessage("1e300")}, noLimit, ErrLifetime},
+		{"exp is not a number", map[string]any{"exp": json.RawMessage("1e999")}, noLimit, ErrMalformed},
+		{"exp has a fraction", map[string]any{"exp": float64(now) + 4.5}, none, nil},
+		{"expired", map[string]any{"iat": now - 10, "exp": now - 5}, none, ErrLifetime},
+		{"no iat", map[string]any{"iat": nil}, none, nil},
+		{"no iat, long", map[string]any{"iat": nil, "exp": now + 8}, none, ErrLifetime},
+		{"iat stretches the life", map[string]any{"iat": now + 3600, "exp": now + 3605}, none, ErrLifetime},
+		{"iat after exp", map[string]any{"iat": now + 9, "exp": now + 5}, noLimit, ErrLifetime},
+		{"iat in the past hides nothing", map[string]any{"iat": now - 100, "exp": now + 5}, none, ErrLifetime},
+		{"clock ahead of ours", map[string]any{"iat": now + 20, "exp": now + 25}, none, nil},
+		{"nbf later", map[string]any{"nbf": now + 60}, none, ErrLifetime},
+		{"nbf now", map[string]any{"nbf": now}, none, nil},
+		{"none asked for, some granted", nil, noScope, ErrScope},
+		{"none asked for, none granted", map[string]any{"scope": ""}, noScope, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			claims := goodClaims("https://as")
+			for k, v := range tt.claims {
+				if claims[k] = v; v == nil {
+					delete(claims, k)
+				}
+			}
+			r := request()
+			tt.change(&r)
+			answer := good("https://as")
+			delete(answer, "scope")
+			delete(answer, "expires_in")
+			answer["access_token"] = sign(claims)
+			wantCheck(t, answer, r, tt.want)
+		})
+	}
+}
+
+func TestJWTForms(t *testing.T) {
+	payload, err := json.Marshal(goodClaims("https://as"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	enc := base64.RawURLEncoding.EncodeToString
+	whole := jwtOf(`{"alg":"ES256"}`, string(payload))
+	tests := []struct {
+		name, token string
+		want        error
+	}{
+		{"good", whole, nil},
+		{"unsigned", jwtOf(`{"alg":"none"}`, string(payload)), ErrToken},
+		{"no alg", jwtOf(`{}`, string(payload)), ErrToken},
+		{"no signature", whole[:strings.LastIndex(whole, ".")+1], ErrMalformed},
+		{"two subjects", jwtOf(`{"alg":"ES256"}`, `{"sub":"alice",`+string(payload[1:])), ErrMalformed},
+		{"two algs", jwtOf(`{"alg":"ES256","alg":"none"}`, string(payload)), ErrMalformed},
+		{"claims in an array", jwtOf(`{"alg":"ES256"}`, `[]`), ErrMalformed},
+		{"payload not base64url", enc([]byte(`{"alg":"ES256"}`)) + ".a+b.c2ln", ErrMalformed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			// Not even where opaque tokens are welcome.
+			r := request()
+			r.AllowOpaque = true
+			answer := good("https://as")
+			answer["access_token"] = tt.token
+			wantCheck(t, answer, r, tt.want)
+		})
+	}
+}
+
+func TestOpaque(t *testing.T) {
+	tests := []struct {
+		name   string
+		change func(*Request, map[string]any)
+		want   error
+	}{
+		{"allowed", func(*Request, map[string]any) {}, nil},
+		{"not allowed", func(r *Request, _ map[string]any) { r.AllowOpaque = false }, ErrOpaque},
+		{"said to be a JWT", func(_ *Request, a map[string]any) { a["issued_token_type"] = typeJWT }, ErrTokenType},
+		{"narrower", func(_ *Request, a map[string]any) { a["scope"] = "item:List" }, ErrScope},
+		{"scope as asked", func(_ *Request, a map[string]any) { delete(a, "scope") }, nil},
+		{"life not said", func(_ *Request, a map[string]any) { delete(a, "expires_in") }, ErrLifetime},
+		{"life not said, no limit", func(r *Request, a map[string]any) { delete(a, "expires_in"); r.Lifetime = 0 }, nil},
+		{"too long", func(_ *Request, a map[string]any) { a["expires_in"] = 300 }, ErrLifetime},
+		{"actor required", func(r *Request, _ map[string]any) { r.RequireAct = true }, ErrActor},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, answer := request(), good("https://as")
+			r.AllowOpaque = true
+			answer["access_token"] = "an.opaque.token"
+			tt.change(&r, answer)
+			token := wantCheck(t, answer, r, tt.want)
+			if token != nil && (token.Value != "an.opaque.token" || !slices.Equal(token.Scopes, r.Scopes) || token.Subject != "") {
+				t.Errorf("got %+v", token)
+			}
+		})
+	}
+}
+
+// An answer that fails is dropped: the caller's own token never takes its place.
+func TestUnacceptableYieldsNothing(t *testing.T) {
+	s := serve(t, (*httptest.Server).Start)
+	s.answer = func(w http.ResponseWriter, form url.Values) {
+		answer := good(s.URL)
+		answer["access_token"] = form.Get("subject_token")
+		writeJSON(w, 200, answer)
+	}
+	token, err := s.client(t).Exchange(t.Context(), request())
+	wantKind(t, token, err, Unacceptable, ErrSameToken)
+}
+
+func BenchmarkCheck(b *testing.B) {
+	body, err := json.Marshal(good("https://as"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	r, want := request(), expectation{issuer: "https://as", now: time.Now(), actors: []string{"gate way"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := check(body, r, want); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// FuzzResponse: whatever a server answers, a token that is accepted keeps the
+// promises, as far as a second reader of the same bytes can tell.
+func FuzzResponse(f *testing.F) {
+	now := time.Unix(1_800_000_000, 0)
+	claims := map[string]any{"iss": "https://as", "sub": "alice", "aud": audience, "scope": "item:List item:Read", "iat": now.Unix(), "exp": now.Unix() + 5}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(200, "application/json", `{"access_token":"TOKEN","issued_token_type":"`+typeAccessToken+`","token_type":"Bearer","expires_in":5}`, string(payload), true)
+	f.Add(200, "application/json", `{"access_token":"opaque","issued_token_type":"`+typeAccessToken+`","token_type":"Bearer","expires_in":5}`, "", true)
+	f.Add(400, "application/json", `{"error":"invalid_grant","error_description":"eyJhbGciOiJub25lIn0.e30."}`, "", false)
+	f.Add(200, "text/html", "<html>", "", false)
+	f.Fuzz(func(t *testing.T, status int, contentType, body, payload string, opaque bool) {
+		header := http.Header{"Content-Type": {contentType}}
+		body = strings.ReplaceAll(body, "TOKEN", jwtOf(`{"alg":"ES256"}`, payload))
+		if fail := classify(&http.Response{StatusCode: status, Header: header}, []byte(body), now, []string{"subject-token"}); fail != nil {
+			if fail.Kind == 0 || len(fail.Detail) > maxDetail || len(fail.Code) > maxCode || strings.Contains(fail.Detail+fail.Code, "eyJ") {
+				t.Fatalf("%+v", fail)
+			}
+			return
+		}
+		r := request()
+		r.AllowOpaque = opaque
+		token, err := check([]byte(body), r, expectation{issuer: "https://as", now: now, actors: []string{"gate way"}})
+		if err != nil {
+			return
+		}
+		if token.Value == r.SubjectToken || !visibleASCII(token.Value) || token.ExpiresIn > 6*time.Second || !sameSet(token.Scopes, r.Scopes) {
+			t.Fatalf("accepted %+v", token)
+		}
+		if token.Subject == "" {
+			if !opaque {
+				t.Fatalf("accepted an opaque token: %q", token.Value)
+			}
+			return
+		}
+		raw, err := base64.RawURLEncoding.DecodeString(strings.Split(token.Value, ".")[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var second map[string]any // exact names, the last of each
+		if err := json.Unmarshal(raw, &second); err != nil {
+			t.Fatalf("accepted a token that cannot be read: %v in %q", err, raw)
+		}
+		exp, _ := second["exp"].(float64)
+		if second["iss"] != "https://as" || second["sub"] != "alice" || exp <= float64(now.Unix()) || exp > float64(now.Add(6*time.Second+clockSkew).Unix()) {
+			t.Fatalf("accepted %s", raw)
+		}
+	})
+}

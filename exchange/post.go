@@ -1,0 +1,143 @@
+package exchange
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	maxDetail     = 200
+	maxCode       = 64
+	maxRetryAfter = time.Hour
+)
+
+// post sends one form to the token endpoint and returns the body of a 200 with
+// JSON in it. secrets are what must not appear in the error's Detail.
+func (c *Client) post(ctx context.Context, md *metadata, form url.Values, secrets ...string) ([]byte, *Error) {
+	req, err := c.newRequest(ctx, md, form)
+	if err != nil {
+		return nil, &Error{Kind: Unavailable, Err: err}
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, &Error{Kind: Unavailable, Err: err}
+	}
+	defer res.Body.Close()
+	body, err := readAll(res.Body)
+	if err != nil {
+		return nil, &Error{Kind: Unavailable, Status: res.StatusCode, Err: err}
+	}
+	basic := base64.StdEncoding.EncodeToString([]byte(c.cfg.ClientID + ":" + c.cfg.ClientSecret))
+	redact := append([]string{c.cfg.ClientSecret, url.QueryEscape(c.cfg.ClientSecret), basic}, secrets...)
+	return body, classify(res, body, c.cfg.Now(), redact)
+}
+
+func (c *Client) newRequest(ctx context.Context, md *metadata, form url.Values) (*http.Request, error) {
+	if md.authMethod == authPost {
+		form.Set("client_id", c.cfg.ClientID)
+		form.Set("client_secret", c.cfg.ClientSecret)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, md.tokenEndpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	if md.authMethod == authBasic {
+		// RFC 6749 §2.3.1: both are form-urlencoded first.
+		req.SetBasicAuth(url.QueryEscape(c.cfg.ClientID), url.QueryEscape(c.cfg.ClientSecret))
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Accept", "application/json")
+	// An empty key is not sent; it tells net/http that the request may be sent
+	// again if a pooled connection turns out to be closed.
+	req.Header["Idempotency-Key"] = nil
+	return req, nil
+}
+
+// classify says whether an answer is one to be checked; if not, what it is.
+func classify(res *http.Response, body []byte, now time.Time, secrets []string) *Error {
+	status, media := res.StatusCode, mediaType(res.Header)
+	fail := &Error{Kind: Unavailable, Status: status, Err: ErrStatus}
+	switch {
+	case status == http.StatusOK && media == "application/json":
+		return nil
+	case status == http.StatusOK && media == "text/html":
+		return fail // a login page or a proxy's, not a token endpoint
+	case status >= 200 && status < 300:
+		return &Error{Kind: Unacceptable, Status: status, Err: ErrMalformed}
+	case status >= 300 && status < 400:
+		fail.Err = ErrRedirect
+		return fail
+	}
+	fail.RetryAfter = retryAfter(res.Header.Get("Retry-After"), now)
+	if media != "application/json" {
+		return fail
+	}
+	fail.Code, fail.Detail = oauthError(body, secrets)
+	if refusal(status, fail.Code) {
+		fail.Kind, fail.Err = Refused, nil
+	}
+	return fail
+}
+
+// refusal tells a decision about this request (RFC 6749 §5.2) from trouble. A
+// 5xx is trouble even with a code in it.
+func refusal(status int, code string) bool {
+	switch status {
+	case http.StatusTooManyRequests, http.StatusRequestTimeout:
+		return false
+	}
+	switch code {
+	case "", "temporarily_unavailable", "server_error":
+		return false
+	}
+	return status < 500
+}
+
+// oauthError reads an error response. A code that is not one is dropped.
+func oauthError(body []byte, secrets []string) (code, detail string) {
+	var doc struct {
+		Code        string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if unmarshal(body, &doc) != nil || len(doc.Code) > maxCode || !scopeToken(doc.Code) || looksSecret.MatchString(doc.Code) {
+		return "", ""
+	}
+	return doc.Code, sanitise(doc.Description, secrets)
+}
+
+// looksSecret matches what may be a token or a part of one.
+var looksSecret = regexp.MustCompile(`eyJ[\w.~+/=-]*|[\w.~+/=-]{48,}|[\w-]{40,}`)
+
+// sanitise makes a foreign text fit for the log: bounded, one line, no secrets.
+func sanitise(s string, secrets []string) string {
+	for _, secret := range secrets {
+		if secret != "" {
+			s = strings.ReplaceAll(s, secret, "[redacted]")
+		}
+	}
+	s = looksSecret.ReplaceAllString(s, "[redacted]")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s[:min(len(s), maxDetail)])
+	return s[:min(len(s), maxDetail)]
+}
+
+// retryAfter parses RFC 9110 §10.2.3: seconds or a date.
+func retryAfter(v string, now time.Time) time.Duration {
+	var d time.Duration
+	if n, err := strconv.ParseUint(v, 10, 32); err == nil {
+		d = time.Duration(n) * time.Second
+	} else if at, err := http.ParseTime(v); err == nil {
+		d = at.Sub(now)
+	}
+	return min(max(d, 0), maxRetryAfter)
+}
