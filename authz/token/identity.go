@@ -1,0 +1,39 @@
+package token
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Identity is whom a verified token speaks for. It is shared between requests: read it, never change it.
+type Identity struct {
+	Issuer   string
+	Subject  string
+	ClientID string   // client_id (RFC 9068 §2.2), else azp; "" when the token names neither
+	Actors   []string // sub of each act (RFC 8693 §4.1), outermost, the current actor, first
+	Scopes   []string // scope, else scp
+	Audience []string
+	JTI      string
+	Expiry   time.Time
+	Claims   map[string]any // the whole payload; numbers are json.Number
+
+	derive  sync.Mutex
+	derived atomic.Pointer[any]
+}
+
+// Derived returns one form of the identity that is costly to build, such as a policy engine's term. The first call
+// builds it, the others get the same value; all callers must therefore pass the same build.
+func (id *Identity) Derived(build func() any) any {
+	if v := id.derived.Load(); v != nil {
+		return *v
+	}
+	id.derive.Lock()
+	defer id.derive.Unlock()
+	if v := id.derived.Load(); v != nil {
+		return *v
+	}
+	v := build()
+	id.derived.Store(&v)
+	return v
+}
