@@ -1,0 +1,144 @@
+package authz
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// The steps of a tool call, in the order in which judge takes them.
+
+// resolve finds the app behind the namespaced name.
+func (c *Call) resolve() *rejection {
+	app, tool, ok := c.gate.resolve(c.msg.Name)
+	if !ok {
+		return unknownName(c.msg.Name, "no app owns this name")
+	}
+	c.app, c.tool = app, tool
+	if c.msg.BigNumber != "" && !app.AllowBigNumbers {
+		return denied(400, mcpparse.CodeInvalidParams,
+			c.msg.BigNumber+": number out of the range that every JSON reader agrees on", "")
+	}
+	return nil
+}
+
+// decide asks the app's policy. Anything but a plain yes refuses.
+func (c *Call) decide(ctx context.Context) *rejection {
+	in := c.policyInput()
+	start := c.gate.cfg.Now()
+	c.decision = c.app.Policy.Decide(ctx, in)
+	c.gate.cfg.Metrics.policy(c.app.Name, c.gate.cfg.Now().Sub(start))
+	_, known := c.app.rule(c.tool)
+	switch d := c.decision; {
+	case d.Allowed && known:
+		return nil
+	case d.Allowed && c.app.ListAll:
+		return denied(200, 0, "denied by policy", "tool is not named in tokenExchange.tools")
+	case d.Allowed:
+		return unknownName(c.msg.Name, "tool is not named in tokenExchange.tools")
+	case len(d.RequiredScopes) > 0:
+		return c.insufficientScope(d.RequiredScopes, d.Message)
+	case d.Message != "":
+		return denied(200, 0, d.Message, "")
+	case c.gate.visible(ctx, c.app, c.tool, in):
+		return denied(200, 0, "denied by policy", d.Explain())
+	default:
+		return unknownName(c.msg.Name, d.Explain())
+	}
+}
+
+func (c *Call) policyInput() policy.Input {
+	return policyInput(c.app, c.req, c.identity, c.msg.Method, c.version, &policy.Tool{Name: c.tool, Arguments: c.msg.Arguments})
+}
+
+func policyInput(app *App, r Request, id *token.Identity, method, version string, tool *policy.Tool) policy.Input {
+	return policy.Input{
+		Method:          method,
+		ProtocolVersion: version,
+		Tool:            tool,
+		HTTP:            policy.HTTP{Method: r.Method, Path: r.Path, Host: r.Host, Headers: r.Header.canonical()},
+		SourceIP:        r.SourceIP,
+		App:             app.Name,
+		Identity:        id,
+	}
+}
+
+// Visible reports whether a caller's list shows tool of app: the same decision as a call, with the arguments unknown.
+func (g *Gate) Visible(ctx context.Context, app *App, tool string, r Request, id *token.Identity, version string) bool {
+	return g.visible(ctx, app, tool, policyInput(app, r, id, "tools/call", version, &policy.Tool{Name: tool}))
+}
+
+func (g *Gate) visible(ctx context.Context, app *App, tool string, in policy.Input) bool {
+	if app.ListAll {
+		return true
+	}
+	_, known := app.rule(tool)
+	return known && app.Policy.Visible(ctx, in)
+}
+
+// Identify verifies the caller again for the hub, which trusts no header to say who is calling.
+func (g *Gate) Identify(ctx context.Context, r Request) (*token.Identity, *Reply) {
+	id, _, rej := g.verify(ctx, r)
+	if rej != nil {
+		reply := rej.reply(&Call{gate: g, req: r})
+		return nil, &reply
+	}
+	return id, nil
+}
+
+// owner names whose upstream session this call uses: the agent's own session, or, in the era without sessions, the
+// principal. Nothing crosses from one principal to another.
+func (c *Call) owner() string {
+	if c.session.ID != "" {
+		return c.session.ID
+	}
+	id := c.identity
+	sum := sha256.Sum256([]byte(strings.Join([]string{id.Issuer, id.Subject, id.ClientID}, "\x00")))
+	return "principal-" + hex.EncodeToString(sum[:])
+}
+
+// openLeg learns how the upstream is to be spoken to.
+func (c *Call) openLeg(ctx context.Context) *rejection {
+	leg, err := c.gate.cfg.Upstreams.Leg(ctx, c.app, c.owner(), c.era)
+	if err != nil {
+		return failed(http.StatusBadGateway, "the upstream is not reachable", err.Error())
+	}
+	c.leg = leg
+	return nil
+}
+
+// exchange swaps the agent's token for one that is good for this tool. There is no fallback: no token, no call.
+func (c *Call) exchange(ctx context.Context) *rejection {
+	x := c.app.Exchange
+	if x == nil {
+		return nil
+	}
+	rule, _ := c.app.rule(c.tool)
+	start := c.gate.cfg.Now()
+	issued, err := x.Exchanger.Exchange(ctx, TokenRequest{SubjectToken: c.rawToken, Subject: c.identity.Subject, Rule: x, ToolRule: rule})
+	c.gate.cfg.Metrics.exchange(c.app.Name, err, c.gate.cfg.Now().Sub(start))
+	var why *ExchangeError
+	switch {
+	case err == nil && issued.Value != "" && issued.Value != c.rawToken:
+		c.issued = issued
+		return nil
+	case err == nil:
+		return failed(http.StatusServiceUnavailable, "no token could be obtained for this call", "the exchange returned no fresh token")
+	case errors.As(err, &why) && why.Refused:
+		return denied(200, 0, "the authorization server refused a token for this tool", err.Error())
+	}
+	rej := failed(http.StatusServiceUnavailable, "no token could be obtained for this call", err.Error())
+	seconds := 1
+	if why != nil {
+		seconds = int(why.RetryAfter.Seconds())
+	}
+	header := retryAfter(seconds)
+	return rej.with(header[0], header[1])
+}

@@ -1,0 +1,134 @@
+package authz
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// challenge is a 401 that tells the client where to log in (RFC 9728 §5.1). With errorCode "" no credentials were
+// sent, and RFC 6750 §3.1 wants no error then.
+func (g *Gate) challenge(r Request, errorCode, public, reason string) *rejection {
+	params := []string{`resource_metadata="` + g.metadataURL(r) + `"`}
+	if errorCode != "" {
+		params = append(params, `error="`+errorCode+`"`, `error_description="`+public+`"`)
+	}
+	return denied(401, mcpparse.CodeInvalidRequest, public, reason).
+		with("www-authenticate", "Bearer "+strings.Join(params, ", "))
+}
+
+// insufficientScope is a 403 that names every scope the call needs at once (RFC 6750 §3.1): more scope would help.
+func (c *Call) insufficientScope(scopes []string, message string) *rejection {
+	if message == "" {
+		message = "more scope is required"
+	}
+	challenge := `Bearer error="insufficient_scope", scope="` + strings.Join(quotable(scopes), " ") +
+		`", resource_metadata="` + c.gate.metadataURL(c.req) + `"`
+	return denied(403, mcpparse.CodeInvalidRequest, message, "insufficient scope: "+strings.Join(scopes, " ")).
+		with("www-authenticate", challenge)
+}
+
+// quotable drops what is no scope-token (RFC 6749 §3.3), since policies may compute scopes from arguments.
+func quotable(scopes []string) []string {
+	var out []string
+	for _, s := range scopes {
+		bad := func(r rune) bool { return r <= 0x20 || r > 0x7e || r == '"' || r == '\\' }
+		if s != "" && strings.IndexFunc(s, bad) < 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// origin is the scheme and host under which the agent reached us. The host has passed the allow-list.
+func (r Request) origin() string { return r.Scheme + "://" + r.Host }
+
+// metadataURL is where r's endpoint is described (RFC 9728 §3.1: the endpoint's path is inserted).
+func (g *Gate) metadataURL(r Request) string {
+	path := g.cfg.Paths.MCP
+	if g.isEndpoint(r.Path) {
+		path = r.Path
+	}
+	return r.origin() + g.cfg.Paths.Metadata + path
+}
+
+// local answers what is public and no message: protected resource metadata and health.
+func (g *Gate) local(r Request) (Reply, bool) {
+	endpoint, isMetadata := g.described(r.Path)
+	isHealth := r.Path == g.cfg.Paths.Health
+	switch {
+	case !isMetadata && !isHealth, !g.hosts.allows(r.Host) && !isHealth:
+		return Reply{}, false
+	case r.Method != "GET" && r.Method != "HEAD":
+		return Reply{Status: 405, Header: [][2]string{{"allow", "GET, HEAD"}}}, true
+	case isHealth:
+		return Reply{Status: 200, Header: jsonHeader("no-store"), Body: []byte(`{"status":"up"}`)}, true
+	case g.cfg.Tokens == nil:
+		return Reply{Status: 404, Header: jsonHeader("no-store"), Body: []byte(`{"error":"authorization is off"}`)}, true
+	}
+	issuers := g.cfg.Tokens.Issuers()
+	if len(issuers) == 0 {
+		return Reply{Status: 503, Header: append(jsonHeader("no-store"), retryAfter(5)), Body: []byte(`{"error":"no issuer is known yet"}`)}, true
+	}
+	body, err := json.Marshal(metadata{
+		Resource:               g.resource(r.origin(), endpoint),
+		AuthorizationServers:   issuers,
+		BearerMethodsSupported: []string{"header"},
+		ResourceName:           g.cfg.ResourceName,
+	})
+	if err != nil {
+		return Reply{Status: 500}, true
+	}
+	return Reply{Status: 200, Header: append(jsonHeader("max-age=300"), [2]string{"access-control-allow-origin", "*"}), Body: body}, true
+}
+
+func jsonHeader(cacheControl string) [][2]string {
+	return [][2]string{{"content-type", "application/json"}, {"cache-control", cacheControl}}
+}
+
+// metadata is the protected resource metadata document (RFC 9728 §2).
+type metadata struct {
+	Resource               string   `json:"resource"`
+	AuthorizationServers   []string `json:"authorization_servers"`
+	BearerMethodsSupported []string `json:"bearer_methods_supported"`
+	ResourceName           string   `json:"resource_name,omitempty"`
+}
+
+// described returns the endpoint that a metadata path describes: the plain path describes the MCP endpoint, and
+// each endpoint has its own by insertion.
+func (g *Gate) described(path string) (string, bool) {
+	rest, ok := strings.CutPrefix(path, g.cfg.Paths.Metadata)
+	switch {
+	case !ok:
+		return "", false
+	case rest == "":
+		return g.cfg.Paths.MCP, true
+	}
+	return rest, g.isEndpoint(rest)
+}
+
+// resource is this server's identifier (RFC 8707): what clients ask tokens for must be an audience we expect, so
+// it is the expected audience that is this address, else one of the same origin, else the first.
+func (g *Gate) resource(origin, endpoint string) string {
+	if g.cfg.Resource != "" {
+		return g.cfg.Resource
+	}
+	sameOrigin := ""
+	for _, aud := range g.cfg.Audiences {
+		if aud == origin+endpoint {
+			return aud
+		}
+		if u, err := url.Parse(aud); err == nil && sameOrigin == "" && u.Scheme+"://"+u.Host == origin {
+			sameOrigin = aud
+		}
+	}
+	switch {
+	case sameOrigin != "":
+		return sameOrigin
+	case len(g.cfg.Audiences) > 0:
+		return g.cfg.Audiences[0]
+	}
+	return origin + endpoint
+}

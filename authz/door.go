@@ -1,0 +1,222 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"mime"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// The first door: everything that the headers alone can refuse, before a byte of body is buffered.
+
+// singular are the fields whose second value would let two readers see two different requests.
+var singular = []string{"authorization", "content-type", "content-length", "content-encoding", "host", "origin",
+	"mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "last-event-id"}
+
+// admit checks where the request comes from and where it is going.
+func (g *Gate) admit(r Request) *rejection {
+	if !g.hosts.allows(r.Host) {
+		return denied(403, mcpparse.CodeInvalidRequest, "this host is not served here", "host not allowed")
+	}
+	if origins := r.Header["origin"]; len(origins) > 0 && !g.hosts.allowsOrigins(origins) {
+		return denied(403, mcpparse.CodeInvalidRequest, "origin not allowed", "")
+	}
+	if !g.isEndpoint(r.Path) {
+		return denied(404, mcpparse.CodeInvalidRequest, "no MCP endpoint at this path", "")
+	}
+	if !slices.Contains([]string{"POST", "GET", "DELETE"}, r.Method) {
+		return denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow())
+	}
+	if name := r.Header.repeated(singular...); name != "" && name != "authorization" {
+		code := mcpparse.CodeInvalidRequest
+		if strings.HasPrefix(name, "mcp-") {
+			code = mcpparse.CodeHeaderMismatch
+		}
+		return denied(400, code, "header "+name+" is repeated", "")
+	}
+	return nil
+}
+
+func (g *Gate) isEndpoint(path string) bool {
+	return path == g.cfg.Paths.MCP || slices.Contains(g.cfg.Paths.SSE, path)
+}
+
+func (g *Gate) allow() string {
+	if g.cfg.SessionHeader != "" && g.cfg.ClientMayEnd {
+		return "POST, DELETE"
+	}
+	return "POST"
+}
+
+// verify checks the bearer token (RFC 6750 §2.1: the Authorization field is the only place for it).
+func (g *Gate) verify(ctx context.Context, r Request) (*token.Identity, string, *rejection) {
+	if g.cfg.Tokens == nil {
+		return &token.Identity{}, "", nil
+	}
+	values := r.Header["authorization"]
+	if len(values) == 0 {
+		return nil, "", g.challenge(r, "", "a bearer token is required", "no token")
+	}
+	if strings.Contains(r.RawQuery, "access_token=") {
+		return nil, "", denied(400, mcpparse.CodeInvalidRequest, "a token in the query is not accepted", "")
+	}
+	raw, ok := bearer(values)
+	if !ok {
+		return nil, "", g.challenge(r, "invalid_token", "the Authorization header is not one bearer token", "")
+	}
+	id, err := g.cfg.Tokens.Verify(ctx, raw)
+	switch {
+	case errors.Is(err, token.ErrUnavailable):
+		return nil, "", failed(503, "tokens cannot be verified at the moment", err.Error()).with("retry-after", "5")
+	case err != nil:
+		return nil, "", g.challenge(r, "invalid_token", publicTokenError(err), err.Error())
+	}
+	return id, raw, nil
+}
+
+// bearer returns the token of a single "Bearer <token>" value: one scheme, one space, one token (RFC 6750 §2.1).
+func bearer(values []string) (string, bool) {
+	if len(values) != 1 {
+		return "", false
+	}
+	scheme, tok, ok := strings.Cut(values[0], " ")
+	return tok, ok && strings.EqualFold(scheme, "bearer") && tok != "" && !strings.ContainsAny(tok, " \t,")
+}
+
+// publicTokenError says which check failed and nothing about how.
+func publicTokenError(err error) string {
+	switch {
+	case errors.Is(err, token.ErrExpired):
+		return "the token has expired"
+	case errors.Is(err, token.ErrAudience):
+		return "the token is not meant for this server"
+	case errors.Is(err, token.ErrIssuer):
+		return "the token's issuer is not trusted here"
+	}
+	return "the token is not valid"
+}
+
+// bodiless judges GET and DELETE, which have no body to wait for.
+func (c *Call) bodiless() (Verdict, audit.Decision) {
+	g, r := c.gate, c.req
+	sessionID, _ := r.Header.Get(g.cfg.SessionHeader)
+	version, _ := r.Header.Get("mcp-protocol-version")
+	if r.Method != "DELETE" || sessionID == "" || mcpparse.ClassifyVersion(version) == mcpparse.EraModern ||
+		g.allow() == "POST" || r.Path != g.cfg.Paths.MCP {
+		return c.refuse(denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow()))
+	}
+	if rej := c.openSession(sessionID); rej != nil {
+		return c.refuse(rej)
+	}
+	if !r.EndOfStream {
+		return c.refuse(denied(400, mcpparse.CodeInvalidRequest, "DELETE has no body", ""))
+	}
+	c.era, c.version = mcpparse.EraLegacy, c.session.Version
+	return c.toHub()
+}
+
+// acceptsBody checks what the headers say of the body to come.
+func (g *Gate) acceptsBody(r Request) *rejection {
+	if slices.Contains(g.cfg.Paths.SSE, r.Path) {
+		return denied(404, mcpparse.CodeMethodNotFound, "the HTTP+SSE transport is not served; use "+g.cfg.Paths.MCP, "")
+	}
+	contentType, _ := r.Header.Get("content-type")
+	if !isJSON(contentType) {
+		return denied(415, mcpparse.CodeInvalidRequest, "content-type must be application/json", "")
+	}
+	if encoding := r.Header["content-encoding"]; len(encoding) > 0 && !strings.EqualFold(encoding[0], "identity") {
+		return denied(415, mcpparse.CodeInvalidRequest, "content-encoding is not accepted", "")
+	}
+	if length, ok := r.Header.Get("content-length"); ok {
+		n, err := strconv.ParseInt(length, 10, 64)
+		if err != nil || n > g.cfg.MaxRequestBytes {
+			return errTooLarge
+		}
+	}
+	if r.EndOfStream {
+		return denied(400, mcpparse.CodeParse, "the request has no body", "")
+	}
+	return nil
+}
+
+// isJSON accepts application/json with no charset or utf-8: any other label could be decoded otherwise upstream.
+func isJSON(contentType string) bool {
+	mediaType, params, err := mime.ParseMediaType(contentType)
+	if err != nil || mediaType != "application/json" || len(params) > 1 {
+		return false
+	}
+	charset, ok := params["charset"]
+	return len(params) == 0 || ok && strings.EqualFold(charset, "utf-8")
+}
+
+func isMCPAnswer(contentType string) bool {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (mediaType == "application/json" || mediaType == "text/event-stream")
+}
+
+// hostRules says which Host and Origin values name this server: the defence against DNS rebinding.
+type hostRules struct {
+	names     map[string]bool // lower-case host names, without port
+	anyIP     bool            // bound to every address: a rebinding attack needs a name, so any literal will do
+	allOrigin map[string]bool // origins allowed in so many words
+}
+
+func newHostRules(cfg Config) hostRules {
+	h := hostRules{names: map[string]bool{}, allOrigin: map[string]bool{}}
+	listen := hostname(cfg.Listen)
+	h.names[listen] = true
+	if ip, err := netip.ParseAddr(listen); listen == "localhost" || err == nil && ip.IsLoopback() {
+		h.names["localhost"], h.names["127.0.0.1"], h.names["::1"] = true, true, true
+	} else if listen == "" || err == nil && ip.IsUnspecified() {
+		h.anyIP = true
+	}
+	for _, aud := range cfg.Audiences {
+		if u, err := url.Parse(aud); err == nil && u.Host != "" {
+			h.names[strings.ToLower(u.Hostname())] = true
+		}
+	}
+	for _, name := range cfg.AllowedHosts {
+		h.names[hostname(name)] = true
+	}
+	for _, o := range cfg.AllowedOrigins {
+		h.allOrigin[strings.ToLower(strings.TrimSuffix(o, "/"))] = true
+	}
+	return h
+}
+
+func (h hostRules) allows(host string) bool {
+	name := hostname(host)
+	if h.names[name] {
+		return name != ""
+	}
+	_, err := netip.ParseAddr(name)
+	return h.anyIP && err == nil
+}
+
+func (h hostRules) allowsOrigins(origins []string) bool {
+	if len(origins) != 1 {
+		return false
+	}
+	u, err := url.Parse(origins[0])
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return false
+	}
+	return h.allOrigin[strings.ToLower(origins[0])] || h.allows(u.Host)
+}
+
+// hostname returns the lower-case host of host[:port], without brackets.
+func hostname(hostport string) string {
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		hostport = h
+	}
+	return strings.ToLower(strings.Trim(hostport, "[]"))
+}

@@ -1,0 +1,229 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/session"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// Gate judges messages. It is immutable and safe for concurrent use; a reload makes a new one.
+type Gate struct {
+	cfg   Config
+	hosts hostRules
+}
+
+// Verifier turns a bearer token into an identity.
+type Verifier interface {
+	Verify(ctx context.Context, raw string) (*token.Identity, error)
+	Issuers() []string
+}
+
+// Recorder writes the audit. An error means the record is not safe, and the message is refused.
+type Recorder interface {
+	Decision(audit.Decision) error
+}
+
+// Upstreams is what the gate has to know of the other side; the hub keeps it.
+type Upstreams interface {
+	// Leg says how to speak to app on behalf of owner, opening a session there when the upstream wants one.
+	Leg(ctx context.Context, app *App, owner string, era mcpparse.Era) (Leg, error)
+	// Forget drops what is known of owner's session at app: the upstream no longer knows it.
+	Forget(app *App, owner string)
+	// Lists reports whether app's last good list has tool. Only un-namespaced apps need it.
+	Lists(app *App, tool string) bool
+	// Touch marks an agent's session as used. It reports false when the session has ended.
+	Touch(s session.Session) bool
+}
+
+// Leg is how one upstream is spoken to.
+type Leg struct {
+	Era       mcpparse.Era
+	Version   string // MCP-Protocol-Version to send
+	SessionID string // Mcp-Session-Id to send, "" for none
+}
+
+// Config is what a Gate is made of.
+type Config struct {
+	Tokens    Verifier // nil: OAuth is off, and every caller is the empty identity
+	Sessions  *session.Sealer
+	Upstreams Upstreams
+	Audit     Recorder
+	Metrics   *Metrics
+	Log       *slog.Logger
+	Now       func() time.Time // nil: time.Now
+
+	Apps []*App
+
+	Paths            Paths
+	SessionHeader    string   // lower-case name of the session header; "" when sessions are off
+	ClientMayEnd     bool     // DELETE ends a session
+	Audiences        []string // expected audiences: they name this server
+	Resource         string   // overrides the protected resource's identifier
+	Listen           string   // host:port that the listener is bound to
+	AllowedHosts     []string
+	AllowedOrigins   []string
+	MaxRequestBytes  int64
+	ResourceName     string
+	MetadataUnderTLS bool // the listener speaks TLS, so metadata addresses are https
+}
+
+// Paths are the paths of this server, each beginning with "/".
+type Paths struct {
+	MCP      string   // the Streamable HTTP endpoint
+	SSE      []string // the 2024-11-05 transport's endpoints: guarded, not served
+	Metadata string   // RFC 9728 protected resource metadata
+	Health   string
+}
+
+// New returns a gate for cfg, or an error that says what is missing.
+func New(cfg Config) (*Gate, error) {
+	switch {
+	case cfg.Upstreams == nil || cfg.Audit == nil || cfg.Metrics == nil || cfg.Log == nil:
+		return nil, errors.New("authz: Upstreams, Audit, Metrics and Log are required")
+	case cfg.SessionHeader != "" && cfg.Sessions == nil:
+		return nil, errors.New("authz: sessions need a Sealer")
+	case cfg.MaxRequestBytes <= 0:
+		return nil, errors.New("authz: MaxRequestBytes must be positive")
+	}
+	for _, a := range cfg.Apps {
+		if a.Policy == nil {
+			return nil, errors.New("authz: app " + a.Name + " has no policy")
+		}
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Gate{cfg: cfg, hosts: newHostRules(cfg)}, nil
+}
+
+// Apps returns the upstreams in configured order.
+func (g *Gate) Apps() []*App { return g.cfg.Apps }
+
+// Call is one message on its way through the gate. It is used by one goroutine.
+type Call struct {
+	gate     *Gate
+	req      Request
+	id       string
+	rawToken string
+	identity *token.Identity
+	session  session.Session // zero: none
+	sealed   bool            // session is set
+	msg      mcpparse.Message
+	era      mcpparse.Era
+	version  string // protocol version that the agent speaks
+	app      *App
+	tool     string
+	leg      Leg
+	issued   *IssuedToken
+	decision policy.Decision
+	begun    time.Time
+}
+
+// Begin judges what can be judged without a body: where the request is going, who sends it, and whether a body is
+// to be read at all. A nil Call means that the verdict is final; otherwise the verdict comes from Finish.
+func (g *Gate) Begin(ctx context.Context, r Request) (*Call, Verdict) {
+	if reply, ok := g.local(r); ok { // metadata and health are no messages
+		return nil, Verdict{Reply: &reply}
+	}
+	c := &Call{gate: g, req: r, id: audit.NewID(), begun: g.cfg.Now()}
+	if rej := g.admit(r); rej != nil {
+		return nil, c.settle(c.refuse(rej))
+	}
+	identity, raw, rej := g.verify(ctx, r)
+	if rej != nil {
+		return nil, c.settle(c.refuse(rej))
+	}
+	c.identity, c.rawToken = identity, raw
+	if r.Method != "POST" {
+		return nil, c.settle(c.bodiless())
+	}
+	if rej := g.acceptsBody(r); rej != nil {
+		return nil, c.settle(c.refuse(rej))
+	}
+	return c, Verdict{ID: c.id}
+}
+
+// Finish judges the body: parse, resolve, decide, exchange. The verdict is final, and recorded.
+func (c *Call) Finish(ctx context.Context, body []byte) Verdict {
+	return c.settle(c.judge(ctx, body))
+}
+
+// judge is the whole story of one message.
+func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision) {
+	// Parse: once, strictly. What this reads is what the upstream will read.
+	if int64(len(body)) > c.gate.cfg.MaxRequestBytes {
+		return c.refuse(errTooLarge)
+	}
+	msg, err := mcpparse.Parse(body)
+	if err != nil {
+		return c.refuse(c.malformed(err))
+	}
+	c.msg = msg
+
+	// Resolve: which era, which method, which session, and for a call which app owns the name.
+	route, rej := c.classify()
+	if rej != nil {
+		return c.refuse(rej)
+	}
+	if route != toTool {
+		return c.toHub()
+	}
+	if rej := c.resolve(); rej != nil {
+		return c.refuse(rej)
+	}
+
+	// Decide: one Rego query, arguments included. Anything but a plain yes is a no.
+	if rej := c.decide(ctx); rej != nil {
+		return c.refuse(rej)
+	}
+
+	// Exchange: the agent's token ends here; a fresh one for this tool opens the second door.
+	if rej := c.openLeg(ctx); rej != nil {
+		return c.refuse(rej)
+	}
+	if rej := c.exchange(ctx); rej != nil {
+		return c.refuse(rej)
+	}
+
+	// Verdict: name spliced, headers rebuilt, route chosen.
+	return c.toUpstream()
+}
+
+// Abort records that the request ended, or broke off, before its body was complete. Nothing went upstream.
+func (c *Call) Abort(reason string) {
+	c.settle(c.refuse(failed(503, "the request ended before it was decided", reason)))
+}
+
+// Response judges the headers of the upstream's answer to a Watch-ed call. A non-nil Reply replaces the answer.
+func (c *Call) Response(status int, h Header) *Reply {
+	contentType, _ := h.Get("content-type")
+	switch {
+	case status == 404 && c.leg.SessionID != "":
+		c.gate.cfg.Upstreams.Forget(c.app, c.owner())
+		return c.upstreamFailed("the upstream ended its session; call again to open a new one")
+	case status == 401, status == 403, status >= 300 && status < 400:
+		return c.upstreamFailed("the upstream refused the gateway's request")
+	case status != 202 && status != 204 && !isMCPAnswer(contentType):
+		return c.upstreamFailed("the upstream did not answer with JSON or an event stream")
+	}
+	return nil
+}
+
+// settle records the decision before anyone sees the verdict. What cannot be recorded does not happen.
+func (c *Call) settle(v Verdict, rec audit.Decision) Verdict {
+	v.ID, v.RPCID = c.id, c.msg.ID
+	c.gate.cfg.Metrics.observe(c, rec.Outcome)
+	if err := c.gate.cfg.Audit.Decision(rec); err != nil {
+		c.gate.cfg.Log.Error("audit record not written; the message is refused", "id", c.id, "error", err)
+		reply := unrecorded.reply(c)
+		return Verdict{ID: c.id, RPCID: c.msg.ID, Reply: &reply}
+	}
+	return v
+}

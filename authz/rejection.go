@@ -1,0 +1,85 @@
+package authz
+
+import (
+	"errors"
+	"strconv"
+
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// rejection is a refusal and everything that is said about it: public goes to the agent, reason to the audit.
+type rejection struct {
+	outcome audit.Outcome // audit.Denied: the caller may not; audit.Error: we could not
+	status  int           // HTTP
+	code    int           // JSON-RPC; 0 makes the answer a tool result with isError
+	public  string
+	reason  string // "" repeats public
+	data    any    // JSON-RPC error data
+	header  [][2]string
+}
+
+func denied(status, code int, public, reason string) *rejection {
+	return &rejection{outcome: audit.Denied, status: status, code: code, public: public, reason: reason}
+}
+
+func failed(status int, public, reason string) *rejection {
+	return &rejection{outcome: audit.Error, status: status, code: mcpparse.CodeInternal, public: public, reason: reason}
+}
+
+func (r *rejection) with(name, value string) *rejection {
+	r.header = append(r.header, [2]string{name, value})
+	return r
+}
+
+// reply renders the refusal for c's message: always JSON-RPC with the caller's id, so that no client takes it for
+// a transport failure or for an older server.
+func (r *rejection) reply(c *Call) Reply {
+	body := mcpparse.ErrorBody(c.msg.ID, r.code, r.public, r.data)
+	if r.code == 0 {
+		body = mcpparse.ToolErrorBody(c.msg.ID, r.public, c.era == mcpparse.EraModern)
+	}
+	header := append([][2]string{{"content-type", "application/json"}, {"cache-control", "no-store"}}, r.header...)
+	return Reply{Status: r.status, Header: header, Body: body}
+}
+
+// refuse turns a rejection into a verdict and its audit record.
+func (c *Call) refuse(r *rejection) (Verdict, audit.Decision) {
+	reply := r.reply(c)
+	rec := c.record(r.outcome)
+	rec.Message = r.reason
+	if rec.Message == "" {
+		rec.Message = r.public
+	}
+	return Verdict{Reply: &reply}, rec
+}
+
+var (
+	errTooLarge = denied(413, mcpparse.CodeInvalidRequest, "request body too large", "")
+	unrecorded  = failed(503, "the gateway cannot record this call", "")
+)
+
+// malformed answers a body that is not one acceptable JSON-RPC message. The id is echoed when it could be read.
+func (c *Call) malformed(err error) *rejection {
+	var pe *mcpparse.Error
+	if !errors.As(err, &pe) {
+		return denied(400, mcpparse.CodeParse, "parse error", err.Error())
+	}
+	c.msg.ID = pe.ID
+	return &rejection{outcome: audit.Denied, status: 400, code: pe.Code, public: pe.Text}
+}
+
+// unknownName is the one answer for a name that does not exist and for one that this caller may not know of.
+func unknownName(name, reason string) *rejection {
+	return denied(200, mcpparse.CodeInvalidParams, "Unknown tool: "+name, reason)
+}
+
+// upstreamFailed is the answer in place of an upstream's that must not reach the agent.
+func (c *Call) upstreamFailed(public string) *Reply {
+	reply := failed(502, public, "").reply(c)
+	return &reply
+}
+
+func retryAfter(seconds int) [2]string {
+	return [2]string{"retry-after", strconv.Itoa(max(seconds, 1))}
+}
