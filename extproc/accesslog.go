@@ -1,0 +1,96 @@
+package extproc
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+
+	"github.com/sallyport/sallyport/authz/audit"
+)
+
+// Completions takes Envoy's gRPC access log and records how each judged message ended. The log is lossy by nature,
+// which is why it never carries a decision.
+type Completions struct {
+	alsv3.UnimplementedAccessLogServiceServer
+	record func(audit.Completion) error
+	log    *slog.Logger
+}
+
+// NewCompletions returns an access log service that hands each completion to record.
+func NewCompletions(record func(audit.Completion) error, log *slog.Logger) *Completions {
+	return &Completions{record: record, log: log}
+}
+
+// StreamAccessLogs receives entries until Envoy closes the stream.
+func (c *Completions) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	for {
+		msg, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return stream.SendAndClose(&alsv3.StreamAccessLogsResponse{})
+		}
+		if err != nil {
+			return err
+		}
+		for _, entry := range msg.GetHttpLogs().GetLogEntry() {
+			done, ok := completion(entry)
+			if !ok {
+				continue // metadata, health, or refused by Envoy before the service was asked
+			}
+			if err := c.record(done); err != nil {
+				c.log.Error("completion not recorded", "id", done.ID, "error", err)
+			}
+		}
+	}
+}
+
+// completion reads how the exchange ended. It reports false for an exchange that has no decision to join.
+func completion(e *datav3.HTTPAccessLogEntry) (audit.Completion, bool) {
+	common := e.GetCommonProperties()
+	facts := common.GetMetadata().GetFilterMetadata()[Namespace].GetFields()
+	id := facts[metadataID].GetStringValue()
+	if id == "" {
+		return audit.Completion{}, false
+	}
+	start, took := common.GetStartTime().AsTime(), common.GetTimeToLastDownstreamTxByte().AsDuration()
+	if took == 0 {
+		took = common.GetDuration().AsDuration()
+	}
+	return audit.Completion{
+		Time:     start.Add(took),
+		ID:       id,
+		Outcome:  outcome(e, facts[metadataReply].GetBoolValue()),
+		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
+		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
+		BytesOut: e.GetResponse().GetResponseBodyBytes(),
+		Duration: took.Round(time.Microsecond),
+	}, true
+}
+
+func outcome(e *datav3.HTTPAccessLogEntry, ours bool) audit.CompletionOutcome {
+	flags := e.GetCommonProperties().GetResponseFlags()
+	details := e.GetResponse().GetResponseCodeDetails()
+	code := e.GetResponse().GetResponseCode().GetValue()
+	switch {
+	case flags.GetDownstreamConnectionTermination():
+		return audit.Aborted
+	case ours:
+		return audit.Refused
+	case flags.GetUpstreamConnectionFailure(), flags.GetNoHealthyUpstream(), flags.GetUpstreamRequestTimeout(),
+		flags.GetUpstreamConnectionTermination(), flags.GetUpstreamRemoteReset(), flags.GetUpstreamOverflow():
+		return audit.Unreachable
+	case strings.HasPrefix(details, "ext_proc"):
+		return audit.GatewayError
+	case details != "via_upstream" && code >= 500:
+		return audit.GatewayError
+	case details != "via_upstream" && code >= 400:
+		return audit.Refused
+	case code >= 400:
+		return audit.UpstreamError
+	}
+	return audit.OK
+}

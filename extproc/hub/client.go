@@ -1,0 +1,274 @@
+package hub
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// What can be wrong with an upstream's answer. Their texts hold nothing that the upstream sent.
+var (
+	errUnreachable = errors.New("unreachable")         // no answer in time, or Envoy could not reach it
+	errGuarded     = errors.New("wants a token")       // 401 or 403
+	errRefused     = errors.New("refused the request") // any other status, or a JSON-RPC error
+	errBadAnswer   = errors.New("bad answer")          // not MCP, or beyond a bound
+)
+
+const (
+	maxAnswerBytes  = maxListBytes + 1<<20 // a list in one page, and its envelope
+	maxSessionBytes = 1024                 // of an upstream's Mcp-Session-Id; maxSessions of them are kept
+	egressAuthority = "upstream.invalid"   // Envoy rewrites it
+)
+
+// Egress leads to the upstreams through Envoy's egress listener on a unix socket: HTTP/2 with prior knowledge. It
+// neither follows redirects nor decompresses.
+func Egress(socket string) http.RoundTripper {
+	var dialer net.Dialer
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	return &http.Transport{
+		Protocols:          protocols,
+		DisableCompression: true,
+		IdleConnTimeout:    90 * time.Second,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", socket)
+		},
+		// A connection that Envoy lost without a word is noticed.
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 5 * time.Second},
+	}
+}
+
+// client speaks to upstreams on the hub's own account: it has no token, and sends none.
+type client struct {
+	via  http.RoundTripper
+	self implementation
+	ids  atomic.Uint64
+}
+
+func newClient(via http.RoundTripper, version string) *client {
+	return &client{via: via, self: implementation{Name: "sallyport", Version: version}}
+}
+
+// leg is where a message goes and how it is spoken.
+type leg struct {
+	route   string
+	era     mcpparse.Era
+	version string // MCP-Protocol-Version; "" before it is negotiated
+	session string // Mcp-Session-Id
+}
+
+// answer is a successful JSON-RPC response.
+type answer struct {
+	header http.Header
+	result []byte // strictly parsed: I-JSON without duplicate names
+}
+
+// call sends a request and returns its result. params is an object or nil; in the modern era it gains _meta.
+func (c *client) call(ctx context.Context, l leg, method string, params []byte) (answer, error) {
+	id := strconv.AppendQuote(nil, "sallyport-"+strconv.FormatUint(c.ids.Add(1), 10))
+	if l.era == mcpparse.EraModern {
+		params = c.withMeta(params)
+	}
+	resp, err := c.send(ctx, http.MethodPost, l, method, envelope(id, method, params))
+	if err != nil {
+		return answer{}, err
+	}
+	defer resp.Body.Close()
+	if err := statusError(resp.StatusCode); err != nil {
+		return answer{}, err
+	}
+	result, err := readResult(resp, id)
+	if err != nil {
+		return answer{}, err
+	}
+	return answer{resp.Header, result}, nil
+}
+
+// notify sends a notification.
+func (c *client) notify(ctx context.Context, l leg, method string) error {
+	resp, err := c.send(ctx, http.MethodPost, l, method, envelope(nil, method, nil))
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return statusError(resp.StatusCode)
+}
+
+// end ends a session.
+func (c *client) end(ctx context.Context, l leg) error {
+	resp, err := c.send(ctx, http.MethodDelete, l, "", nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return statusError(resp.StatusCode)
+}
+
+// initialize does the legacy handshake and returns the session id, "" when the upstream keeps no sessions, and the
+// version that was agreed on. It declares no capabilities: nothing could answer a server's requests here.
+func (c *client) initialize(ctx context.Context, route string) (id, version string, err error) {
+	params := encode(map[string]any{"protocolVersion": mcpparse.LatestLegacy, "capabilities": struct{}{}, "clientInfo": c.self})
+	a, err := c.call(ctx, leg{route: route, era: mcpparse.EraLegacy}, "initialize", params)
+	if err != nil {
+		return "", "", err
+	}
+	version = gjson.GetBytes(a.result, "protocolVersion").Str
+	if !mcpparse.Served(mcpparse.EraLegacy, version) {
+		return "", "", fmt.Errorf("%w: it agreed on a version that nobody offered", errBadAnswer)
+	}
+	if ids := a.header.Values("Mcp-Session-Id"); len(ids) > 0 {
+		id = ids[0]
+		if len(ids) > 1 || !validSessionID(id) {
+			return "", "", fmt.Errorf("%w: malformed session id", errBadAnswer)
+		}
+	}
+	return id, version, c.notify(ctx, leg{route: route, era: mcpparse.EraLegacy, version: version, session: id}, "notifications/initialized")
+}
+
+// validSessionID: visible ASCII (2025-11-25, transports, "Session Management").
+func validSessionID(id string) bool {
+	return id != "" && len(id) <= maxSessionBytes &&
+		!slices.ContainsFunc([]byte(id), func(b byte) bool { return b < 0x21 || b > 0x7e })
+}
+
+func (c *client) send(ctx context.Context, verb string, l leg, method string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, verb, "http://"+egressAuthority+"/", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set(authz.RouteHeader, l.route)
+	req.Header.Set("User-Agent", c.self.Name+"/"+c.self.Version)
+	req.Header.Set("Accept", "application/json, text/event-stream")
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if l.version != "" {
+		req.Header.Set("MCP-Protocol-Version", l.version)
+	}
+	if l.session != "" {
+		req.Header.Set("Mcp-Session-Id", l.session)
+	}
+	if l.era == mcpparse.EraModern {
+		req.Header.Set("Mcp-Method", method)
+	}
+	resp, err := c.via.RoundTrip(req)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+	}
+	return resp, nil
+}
+
+func (c *client) withMeta(params []byte) []byte {
+	meta := encode(map[string]any{
+		"io.modelcontextprotocol/protocolVersion":    mcpparse.LatestModern,
+		"io.modelcontextprotocol/clientInfo":         c.self,
+		"io.modelcontextprotocol/clientCapabilities": struct{}{},
+	})
+	out := append([]byte(`{"_meta":`), meta...)
+	if len(params) > 0 { // {"a":1} -> ,"a":1}
+		out = append(out, ',')
+		return append(out, params[1:]...)
+	}
+	return append(out, '}')
+}
+
+func envelope(id []byte, method string, params []byte) []byte {
+	b := []byte(`{"jsonrpc":"2.0"`)
+	if id != nil {
+		b = append(append(b, `,"id":`...), id...)
+	}
+	b = append(append(b, `,"method":`...), strconv.Quote(method)...)
+	if params != nil {
+		b = append(append(b, `,"params":`...), params...)
+	}
+	return append(b, '}')
+}
+
+func statusError(status int) error {
+	switch status {
+	case 200, 202, 204:
+		return nil
+	case 401, 403:
+		return fmt.Errorf("%w: status %d", errGuarded, status)
+	case 429, 502, 503, 504:
+		return fmt.Errorf("%w: status %d", errUnreachable, status)
+	}
+	return fmt.Errorf("%w: status %d", errRefused, status)
+}
+
+// readResult returns the result of the response to id, from a JSON body or an event stream.
+func readResult(resp *http.Response, id []byte) ([]byte, error) {
+	if coding := resp.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
+		return nil, fmt.Errorf("%w: compressed without being asked", errBadAnswer)
+	}
+	contentType := resp.Header.Get("Content-Type")
+	limited := &io.LimitedReader{R: resp.Body, N: maxAnswerBytes + 1}
+	switch {
+	case isType(contentType, "application/json"):
+		body, err := io.ReadAll(limited)
+		switch {
+		case limited.N <= 0:
+			return nil, fmt.Errorf("%w: over %d bytes", errBadAnswer, maxAnswerBytes)
+		case err != nil:
+			return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+		}
+		m, err := mcpparse.ParseUpstream(body)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+		}
+		return resultOf(m, id)
+	case isType(contentType, "text/event-stream"):
+		return readStream(limited, id)
+	}
+	return nil, fmt.Errorf("%w: neither JSON nor an event stream", errBadAnswer)
+}
+
+// readStream returns the result of the response to id. Notifications come before it; requests would have to be
+// answered, and we declared that we cannot.
+func readStream(limited *io.LimitedReader, id []byte) ([]byte, error) {
+	events := mcpparse.NewEventReader(limited, maxAnswerBytes)
+	for {
+		e, err := events.Next()
+		switch {
+		case limited.N <= 0 || errors.Is(err, mcpparse.ErrEventTooLarge):
+			return nil, fmt.Errorf("%w: over %d bytes", errBadAnswer, maxAnswerBytes)
+		case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+			return nil, fmt.Errorf("%w: the stream ended without a response", errBadAnswer)
+		case err != nil:
+			return nil, fmt.Errorf("%w: %w", errUnreachable, err)
+		case len(e.Data) == 0 || e.Type != "" && e.Type != "message":
+			continue
+		}
+		m, err := mcpparse.ParseUpstream(e.Data)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errBadAnswer, err)
+		}
+		if m.Kind == mcpparse.Response {
+			return resultOf(m, id)
+		}
+	}
+}
+
+// resultOf takes a response apart.
+func resultOf(m mcpparse.Message, id []byte) ([]byte, error) {
+	switch {
+	case m.Failure != nil:
+		return nil, fmt.Errorf("%w: JSON-RPC error %d", errRefused, gjson.GetBytes(m.Failure, "code").Int())
+	case m.Kind != mcpparse.Response || !bytes.Equal(m.ID, id):
+		return nil, fmt.Errorf("%w: not the response to our request", errBadAnswer)
+	}
+	return m.Result, nil
+}

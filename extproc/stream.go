@@ -1,0 +1,163 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sallyport/sallyport/authz"
+)
+
+// phase is what a stream waits for.
+type phase uint8
+
+const (
+	wantHeaders  phase = iota // the request's headers, always the first message
+	wantBody                  // the whole body, or a response that Envoy made itself (413)
+	wantResponse              // the response's headers, asked for by Verdict.Watch
+	done                      // the last answer has been given
+)
+
+// What a stream may be told.
+type (
+	headersEvent struct {
+		request authz.Request
+		mode    mode
+	}
+	bodyEvent     struct{ body []byte }
+	responseEvent struct {
+		status int
+		header authz.Header
+	}
+	unknownEvent struct{} // trailers, or a message that Envoy learnt after us
+)
+
+// mode is how the host's filter is configured, as its first message says.
+type mode uint8
+
+const (
+	modeUnknown  mode = iota
+	modeBuffered      // the whole body in one message, and our answer decides
+	modeIgnored       // observability mode: our answer is thrown away
+	modeUnsafe        // a part of the body, or none, or a decision that comes too late
+)
+
+// action is the answer to one event. Exactly one of its parts is set.
+type action struct {
+	proceed bool           // the headers may wait for the body; nothing is decided
+	verdict *authz.Verdict // final word on the request, said in answer to the headers or to the body
+	pass    bool           // the response goes on as it is
+	reply   *authz.Reply   // the response is replaced
+
+	answers phase  // which message this answers: the phase in which it came
+	callID  string // for the access log, before the verdict carries it
+	last    bool   // nothing is answered after this
+}
+
+var (
+	errOrder   = errors.New("ext_proc message out of order")
+	errIgnored = errors.New("ext_proc filter is in observability_mode: verdicts would be ignored; remove observability_mode")
+	errVerdict = errors.New("the gate gave no verdict")
+)
+
+// gate is what the machine asks; *authz.Gate in earnest.
+type gate interface {
+	Begin(ctx context.Context, r authz.Request) (*authz.Call, authz.Verdict)
+}
+
+// machine is the life of one stream: one event in, one action out, in one legal order. After an error it answers
+// nothing more, and the stream must end with that error.
+type machine struct {
+	gate  gate
+	phase phase
+	call  *authz.Call
+}
+
+// step answers one event.
+func (m *machine) step(ctx context.Context, ev any) (action, error) {
+	a, err := m.next(ctx, ev)
+	if err == nil && a.verdict != nil && a.verdict.Reply == nil && !a.verdict.Forwards() {
+		err = errVerdict
+	}
+	if err != nil {
+		m.abort(err.Error())
+		return action{}, err
+	}
+	if a.last {
+		m.phase = done
+	}
+	return a, nil
+}
+
+func (m *machine) next(ctx context.Context, ev any) (action, error) {
+	switch ev := ev.(type) {
+	case headersEvent:
+		if m.phase == wantHeaders {
+			return m.headers(ctx, ev)
+		}
+	case bodyEvent:
+		if m.phase == wantBody {
+			return m.body(ctx, ev), nil
+		}
+	case responseEvent:
+		switch m.phase {
+		case wantBody: // Envoy answered by itself, a body over its limit for instance: the request is over
+			m.abort("answered by Envoy before the body was complete")
+			return action{pass: true, answers: wantResponse, last: true}, nil
+		case wantResponse:
+			return m.response(ev), nil
+		}
+	}
+	return action{}, errOrder
+}
+
+func (m *machine) headers(ctx context.Context, ev headersEvent) (action, error) {
+	switch ev.mode {
+	case modeBuffered:
+	case modeIgnored:
+		return action{}, errIgnored
+	default:
+		return action{verdict: &unsafe, answers: wantHeaders, last: true}, nil
+	}
+	call, verdict := m.gate.Begin(ctx, ev.request)
+	if call == nil {
+		return action{verdict: &verdict, answers: wantHeaders, last: true}, nil
+	}
+	m.call, m.phase = call, wantBody
+	return action{proceed: true, answers: wantHeaders, callID: verdict.ID}, nil
+}
+
+func (m *machine) body(ctx context.Context, ev bodyEvent) action {
+	call := m.call
+	m.call = nil // from here on the call has its record
+	verdict := call.Finish(ctx, ev.body)
+	a := action{verdict: &verdict, answers: wantBody, last: true}
+	if verdict.Forwards() && verdict.Watch {
+		m.call, m.phase, a.last = call, wantResponse, false
+	}
+	return a
+}
+
+func (m *machine) response(ev responseEvent) action {
+	a := action{answers: wantResponse, last: true}
+	if reply := m.call.Response(ev.status, ev.header); reply != nil {
+		a.reply = reply
+	} else {
+		a.pass = true
+	}
+	return a
+}
+
+// abort ends a stream that will get no verdict any more, and lets the audit know.
+func (m *machine) abort(reason string) {
+	if m.phase == wantBody && m.call != nil {
+		m.call.Abort(reason)
+	}
+	m.call, m.phase = nil, done
+}
+
+// unsafe answers a filter whose settings would let a request pass unjudged.
+var unsafe = authz.Verdict{Reply: &authz.Reply{
+	Status: 503,
+	Header: [][2]string{{"content-type", "application/json"}, {"cache-control", "no-store"}},
+	Body:   []byte(`{"jsonrpc":"2.0","id":null,"error":{"code":-32603,"message":"the gateway's Envoy filter is not configured safely"}}`),
+}}

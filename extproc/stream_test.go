@@ -1,0 +1,209 @@
+package extproc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/session"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// upstreams is an upstream side that is always there, with sessions.
+type upstreams struct{ forgotten int }
+
+func (*upstreams) Leg(context.Context, *authz.App, string, mcpparse.Era) (authz.Leg, error) {
+	return authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-11-25", SessionID: "up-1"}, nil
+}
+func (u *upstreams) Forget(*authz.App, string)   { u.forgotten++ }
+func (*upstreams) Lists(*authz.App, string) bool { return true }
+func (*upstreams) Touch(session.Session) bool    { return true }
+
+// records counts decisions by outcome, and can be made to fail.
+type records struct {
+	outcomes map[audit.Outcome]int
+	fail     bool
+}
+
+func (r *records) Decision(d audit.Decision) error {
+	if r.fail {
+		return errors.New("disk full")
+	}
+	r.outcomes[d.Outcome]++
+	return nil
+}
+
+func newTestGate(t testing.TB) (*authz.Gate, *records, *upstreams) {
+	t.Helper()
+	p, err := policy.Compile("p", "p.rego", []byte("package orchestrator\nresult[\"allowed\"] := true if input.request.mcp.tool.params.name == \"ok\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, up := &records{outcomes: map[audit.Outcome]int{}}, &upstreams{}
+	g, err := authz.New(authz.Config{Upstreams: up, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
+		Log: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:1", MaxRequestBytes: 1 << 20,
+		Apps:  []*authz.App{{Name: "a", Prefix: "a_", Route: "app/a", Policy: p}},
+		Paths: authz.Paths{MCP: "/mcp", Metadata: "/.well-known/oauth-protected-resource", Health: "/status"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g, rec, up
+}
+
+func post(header authz.Header) headersEvent {
+	h := authz.Header{"content-type": {"application/json"}}
+	for k, v := range header {
+		h[k] = v
+	}
+	return headersEvent{mode: modeBuffered, request: authz.Request{Method: "POST", Path: "/mcp", Scheme: "http", Host: "127.0.0.1:1", Header: h}}
+}
+
+func call(tool string) bodyEvent {
+	return bodyEvent{body: []byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `"}}`)}
+}
+
+func TestMachine(t *testing.T) {
+	get := post(nil)
+	get.request.Method, get.request.EndOfStream = "GET", true
+	unsafeMode, ignoredMode := post(nil), post(nil)
+	unsafeMode.mode, ignoredMode.mode = modeUnsafe, modeIgnored
+	for _, c := range []struct {
+		name   string
+		events []any
+		want   string // of the last event: forward, reply, replace, pass or error
+		last   bool
+		record audit.Outcome
+	}{
+		{"allowed call", []any{post(nil), call("a_ok")}, "forward", false, audit.Allowed},
+		{"allowed call, good answer", []any{post(nil), call("a_ok"), responseEvent{200, authz.Header{"content-type": {"text/event-stream"}}}}, "pass", true, audit.Allowed},
+		{"allowed call, lost session", []any{post(nil), call("a_ok"), responseEvent{404, nil}}, "replace", true, audit.Allowed},
+		{"allowed call, upstream 401", []any{post(nil), call("a_ok"), responseEvent{401, nil}}, "replace", true, audit.Allowed},
+		{"denied call", []any{post(nil), call("a_no")}, "reply", true, audit.Denied},
+		{"GET", []any{get}, "reply", true, audit.Denied},
+		{"wrong content type", []any{post(authz.Header{"content-type": {"text/plain"}})}, "reply", true, audit.Denied},
+		{"body before headers", []any{call("a_ok")}, "error", false, ""},
+		{"headers twice", []any{post(nil), post(nil)}, "error", false, audit.Error},
+		{"body twice", []any{post(nil), call("a_ok"), call("a_ok")}, "error", false, audit.Allowed},
+		{"response first", []any{responseEvent{200, nil}}, "error", false, ""},
+		{"Envoy's own 413", []any{post(nil), responseEvent{413, nil}}, "pass", true, audit.Error},
+		{"unknown message", []any{post(nil), unknownEvent{}}, "error", false, audit.Error},
+		{"unsafe filter", []any{unsafeMode}, "reply", true, ""},
+		{"ignored verdicts", []any{ignoredMode}, "error", false, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g, rec, _ := newTestGate(t)
+			m := &machine{gate: g}
+			got, last := "", false
+			for _, ev := range c.events {
+				a, err := m.step(t.Context(), ev)
+				got, last = kind(a, err), a.last
+			}
+			if got != c.want || last != c.last {
+				t.Errorf("got %s last=%v, want %s last=%v", got, last, c.want, c.last)
+			}
+			if n := total(rec); c.record == "" && n != 0 || c.record != "" && (n != 1 || rec.outcomes[c.record] != 1) {
+				t.Errorf("records %v, want one %q", rec.outcomes, c.record)
+			}
+		})
+	}
+}
+
+func TestUnrecordedIsRefused(t *testing.T) {
+	g, rec, _ := newTestGate(t)
+	rec.fail = true
+	m := &machine{gate: g}
+	if _, err := m.step(t.Context(), post(nil)); err != nil {
+		t.Fatal(err)
+	}
+	a, err := m.step(t.Context(), call("a_ok"))
+	if err != nil || a.verdict.Forwards() || a.verdict.Reply.Status != 503 {
+		t.Errorf("%+v, %v", a.verdict, err)
+	}
+}
+
+func total(r *records) int {
+	n := 0
+	for _, v := range r.outcomes {
+		n += v
+	}
+	return n
+}
+
+func kind(a action, err error) string {
+	switch {
+	case err != nil:
+		return "error"
+	case a.reply != nil:
+		return "replace"
+	case a.pass:
+		return "pass"
+	case a.proceed:
+		return "proceed"
+	case a.verdict.Forwards():
+		return "forward"
+	}
+	return "reply"
+}
+
+// FuzzMachine plays any order of messages. Whatever Envoy or somebody in its place says: a stream never ends well
+// with an answer outstanding, nothing is forwarded before the whole body was judged, and nothing without a record.
+func FuzzMachine(f *testing.F) {
+	for _, seed := range []string{"\x00\x02", "\x00\x02\x04", "\x00\x03", "\x01", "\x00\x04", "\x00\x05", "\x06\x00\x02", "\x07", "\x00\x00"} {
+		f.Add([]byte(seed))
+	}
+	get := post(nil)
+	get.request.Method, get.request.EndOfStream = "DELETE", true
+	unsafeMode, ignoredMode := post(nil), post(nil)
+	unsafeMode.mode, ignoredMode.mode = modeUnsafe, modeIgnored
+	alphabet := []any{post(nil), get, call("a_ok"), call("a_no"), responseEvent{200, authz.Header{"content-type": {"application/json"}}},
+		responseEvent{503, nil}, unsafeMode, ignoredMode, unknownEvent{}, bodyEvent{}}
+	f.Fuzz(func(t *testing.T, order []byte) {
+		if len(order) > 8 {
+			order = order[:8]
+		}
+		g, rec, _ := newTestGate(t)
+		m := &machine{gate: g}
+		bodySeen, final := false, 0
+		for _, b := range order {
+			ev := alphabet[int(b)%len(alphabet)]
+			a, err := m.step(t.Context(), ev)
+			if err != nil {
+				if a != (action{}) {
+					t.Fatal("an answer beside an error")
+				}
+				if _, err := m.step(t.Context(), ev); err == nil {
+					t.Fatal("a broken stream goes on")
+				}
+				break
+			}
+			if _, ok := ev.(bodyEvent); ok {
+				bodySeen = true
+			}
+			if a.verdict != nil {
+				final++
+				if a.verdict.Forwards() && (!bodySeen || rec.outcomes[audit.Allowed] == 0) {
+					t.Fatal("forwarded without a judged body and its record")
+				}
+			}
+			if a.last && final == 0 && rec.outcomes[audit.Error] == 0 {
+				t.Fatal("ended well without a verdict")
+			}
+			if a.last {
+				if _, err := m.step(t.Context(), ev); err == nil {
+					t.Fatal("answered after the last answer")
+				}
+				break
+			}
+		}
+		m.abort("end of test")
+		if final > 1 || total(rec) > 1 {
+			t.Fatalf("%d verdicts, %d records for one stream", final, total(rec))
+		}
+	})
+}
