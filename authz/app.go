@@ -87,13 +87,27 @@ func (a *App) rule(tool string) (ToolRule, bool) {
 	return r, ok || a.Exchange.AllowOthers
 }
 
-// resolve finds the app that owns a name as agents see it, and the name as its upstream knows it. Prefixes are
-// checked at load to be no prefixes of each other, so at most one fits.
+// resolve finds the app that owns a name as agents see it, and the name as its upstream knows it. A prefix decides;
+// prefixes are checked at load to be no prefixes of each other. A bare name belongs to the app without a prefix, or,
+// where there are several, to the only one that lists it: a name that two claim is nobody's.
 func (g *Gate) resolve(name string) (*App, string, bool) {
 	for _, a := range g.cfg.Apps {
-		if bare, ok := strings.CutPrefix(name, a.Prefix); ok && bare != "" {
-			return a, bare, true
+		if bare, ok := strings.CutPrefix(name, a.Prefix); ok && a.Prefix != "" {
+			return a, bare, bare != ""
 		}
 	}
-	return nil, "", false
+	if len(g.bare) == 1 {
+		return g.bare[0], name, true
+	}
+	var owner *App
+	for _, a := range g.bare {
+		if !g.cfg.Upstreams.Lists(a, name) {
+			continue
+		}
+		if owner != nil {
+			return nil, "", false
+		}
+		owner = a
+	}
+	return owner, name, owner != nil
 }

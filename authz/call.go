@@ -72,6 +72,9 @@ func policyInput(app *App, r Request, id *token.Identity, method, version string
 
 // Visible reports whether a caller's list shows tool of app: the same decision as a call, with the arguments unknown.
 func (g *Gate) Visible(ctx context.Context, app *App, tool string, r Request, id *token.Identity, version string) bool {
+	if owner, _, ok := g.resolve(app.Prefix + tool); !ok || owner != app {
+		return false // the name leads elsewhere, or nowhere
+	}
 	return g.visible(ctx, app, tool, policyInput(app, r, id, "tools/call", version, &policy.Tool{Name: tool}))
 }
 

@@ -76,7 +76,6 @@ func (g *Gate) local(r Request) (Reply, bool) {
 		Resource:               g.resource(r.origin(), endpoint),
 		AuthorizationServers:   issuers,
 		BearerMethodsSupported: []string{"header"},
-		ResourceName:           g.cfg.ResourceName,
 	})
 	if err != nil {
 		return Reply{Status: 500}, true
@@ -93,7 +92,6 @@ type metadata struct {
 	Resource               string   `json:"resource"`
 	AuthorizationServers   []string `json:"authorization_servers"`
 	BearerMethodsSupported []string `json:"bearer_methods_supported"`
-	ResourceName           string   `json:"resource_name,omitempty"`
 }
 
 // described returns the endpoint that a metadata path describes: the plain path describes the MCP endpoint, and

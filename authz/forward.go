@@ -15,13 +15,12 @@ var kept = []string{"accept", "accept-language", "content-type", "content-length
 	"traceparent", "tracestate", "x-request-id", "x-forwarded-for", "x-forwarded-proto",
 	"connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect"}
 
-// strip lists the request's fields that must not go on; keep names more that may.
-func (c *Call) strip(keep ...string) []string {
+// strip lists the request's fields that must not go on.
+func (c *Call) strip() []string {
 	var out []string
 	for name := range c.req.Header {
 		switch {
-		case slices.Contains(kept, name), slices.Contains(keep, name),
-			strings.HasPrefix(name, "x-envoy-"), strings.HasPrefix(name, ":"):
+		case slices.Contains(kept, name), strings.HasPrefix(name, "x-envoy-"):
 		case strings.HasPrefix(name, "mcp-param-") && c.leg.Era == mcpparse.EraModern:
 		default:
 			out = append(out, name)
@@ -31,10 +30,10 @@ func (c *Call) strip(keep ...string) []string {
 	return out
 }
 
-// toHub sends the message to our own hub, which verifies the token again.
+// toHub sends the message to our own hub, which verifies the token again and shows policies the same headers that a
+// call's policy sees.
 func (c *Call) toHub() (Verdict, audit.Decision) {
-	keep := []string{"authorization", "mcp-protocol-version", "mcp-method", c.gate.cfg.SessionHeader}
-	v := Verdict{Route: HubRoute, Remove: c.strip(keep...)}
+	v := Verdict{Route: HubRoute}
 	v.Set = append(c.path(), [2]string{RouteHeader, HubRoute}, [2]string{SourceHeader, c.req.SourceIP})
 	return v, c.record(audit.Allowed)
 }

@@ -17,6 +17,7 @@ import (
 type Gate struct {
 	cfg   Config
 	hosts hostRules
+	bare  []*App // the apps without a prefix
 }
 
 // Verifier turns a bearer token into an identity.
@@ -61,17 +62,15 @@ type Config struct {
 
 	Apps []*App
 
-	Paths            Paths
-	SessionHeader    string   // lower-case name of the session header; "" when sessions are off
-	ClientMayEnd     bool     // DELETE ends a session
-	Audiences        []string // expected audiences: they name this server
-	Resource         string   // overrides the protected resource's identifier
-	Listen           string   // host:port that the listener is bound to
-	AllowedHosts     []string
-	AllowedOrigins   []string
-	MaxRequestBytes  int64
-	ResourceName     string
-	MetadataUnderTLS bool // the listener speaks TLS, so metadata addresses are https
+	Paths           Paths
+	SessionHeader   string   // lower-case name of the session header; "" when sessions are off
+	ClientMayEnd    bool     // DELETE ends a session
+	Audiences       []string // expected audiences: they name this server
+	Resource        string   // overrides the protected resource's identifier
+	Listen          string   // host:port that the listener is bound to
+	AllowedHosts    []string
+	AllowedOrigins  []string
+	MaxRequestBytes int64
 }
 
 // Paths are the paths of this server, each beginning with "/".
@@ -92,15 +91,19 @@ func New(cfg Config) (*Gate, error) {
 	case cfg.MaxRequestBytes <= 0:
 		return nil, errors.New("authz: MaxRequestBytes must be positive")
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	g := &Gate{cfg: cfg, hosts: newHostRules(cfg)}
 	for _, a := range cfg.Apps {
 		if a.Policy == nil {
 			return nil, errors.New("authz: app " + a.Name + " has no policy")
 		}
+		if a.Prefix == "" {
+			g.bare = append(g.bare, a)
+		}
 	}
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	return &Gate{cfg: cfg, hosts: newHostRules(cfg)}, nil
+	return g, nil
 }
 
 // Apps returns the upstreams in configured order.

@@ -150,7 +150,7 @@ func (s *scanner) metadata(m *Message) fault {
 		}
 	}
 	m.HasClientCapabilities = isObject(s.found[metaCapabilities].of(s.body))
-	if m.Method != "initialize" {
+	if m.Method != "initialize" || m.Version != "" { // the modern era has no such method: not ours to read
 		return fault{}
 	}
 	if m.InitializeVersion = s.version(paramsVersion); m.InitializeVersion == "" {

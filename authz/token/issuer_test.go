@@ -385,7 +385,7 @@ func TestPlainHTTP(t *testing.T) {
 		if _, err := New(cfg); err == nil {
 			t.Error("plain http beyond loopback was taken")
 		}
-		cfg.AllowPlainHTTP = true
+		cfg.Issuers[0].AllowPlainHTTP = true
 		v := start(t, cfg)
 		accepted(t, v, tokenWith(nil, jsonObject{"iss": issuer}))
 	})

@@ -61,6 +61,8 @@ type IssuerConfig struct {
 	MaxStale time.Duration
 	// MaxLifetime refuses tokens with a longer time from iat to exp, or without iat. 0: no limit.
 	MaxLifetime time.Duration
+	// AllowPlainHTTP permits http:// for this issuer's documents beyond the loopback interface.
+	AllowPlainHTTP bool
 }
 
 // Config is what a Verifier is made of.
@@ -68,10 +70,8 @@ type Config struct {
 	Issuers []IssuerConfig
 	// HTTP reaches the authorization servers. Its redirect policy is not used: redirects are never followed.
 	HTTP *http.Client
-	// AllowPlainHTTP permits http:// for issuers and keys beyond the loopback interface.
-	AllowPlainHTTP bool
-	Log            *slog.Logger
-	Now            func() time.Time
+	Log  *slog.Logger
+	Now  func() time.Time
 	// CacheSize bounds the verified tokens that are remembered, for at most 60 s. Default 10,000; negative: none.
 	CacheSize int
 }
@@ -99,7 +99,7 @@ func New(cfg Config) (*Verifier, error) {
 	if cfg.CacheSize == 0 {
 		cfg.CacheSize = defaultCacheSize
 	}
-	docs := newFetcher(cfg.HTTP, cfg.AllowPlainHTTP)
+	docs := newFetcher(cfg.HTTP, false)
 	v := &Verifier{
 		names:  &registry{},
 		cache:  newCache(cfg.CacheSize),
@@ -112,7 +112,7 @@ func New(cfg Config) (*Verifier, error) {
 			return nil, fmt.Errorf("token: issuer %s is configured twice", ic.WellKnown)
 		}
 		seen[ic.WellKnown] = true
-		is, err := newIssuer(ic, docs, v.names, cfg.Log, cfg.Now)
+		is, err := newIssuer(ic, &fetcher{docs.client, ic.AllowPlainHTTP}, v.names, cfg.Log, cfg.Now)
 		if err != nil {
 			return nil, fmt.Errorf("token: issuer %s: %w", ic.WellKnown, err)
 		}
