@@ -1,0 +1,121 @@
+package envoy
+
+import (
+	"fmt"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// Resources are one gateway in Envoy's terms. The same Gateway always gives
+// the same bytes.
+type Resources struct {
+	// Listeners are "ingress" and "egress", each with its route table inlined.
+	Listeners []*listenerv3.Listener
+	// Routes are the route tables of the same names.
+	Routes []*routev3.RouteConfiguration
+	// Clusters are the service's, the hub's, and one for each app.
+	Clusters []*clusterv3.Cluster
+}
+
+// Generate returns the resources of g, or everything that is wrong with it.
+func Generate(g Gateway) (*Resources, error) {
+	g, err := g.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	return generate(g), nil
+}
+
+func generate(g Gateway) *Resources {
+	in, out := ingressRoutes(g), egressRoutes(g)
+	clusters := []*clusterv3.Cluster{socketCluster(ServiceCluster, g.ServiceSocket), socketCluster(HubRoute, g.HubSocket)}
+	for _, a := range g.Apps {
+		clusters = append(clusters, appCluster(g, a))
+	}
+	return &Resources{
+		Listeners: []*listenerv3.Listener{ingress(g, in), egress(g, out)},
+		Routes:    []*routev3.RouteConfiguration{in, out},
+		Clusters:  clusters,
+	}
+}
+
+// Bootstrap returns the file that runs g in one Envoy (envoy -c FILE): YAML,
+// every resource static. Start Envoy with --disable-hot-restart when a parent
+// process looks after it.
+func Bootstrap(g Gateway) ([]byte, error) {
+	g, err := g.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := generate(g)
+	text, err := render(&bootstrapv3.Bootstrap{
+		Node:  &corev3.Node{Id: g.NodeID, Cluster: "sallyport"},
+		Admin: &bootstrapv3.Admin{Address: pipe(g.AdminSocket, 0o600)},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
+			Listeners: r.Listeners,
+			Clusters:  r.Clusters,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("envoy: bootstrap: %w", err)
+	}
+	return text, nil
+}
+
+// typed wraps an extension's configuration. Packing fails only for a message
+// that holds invalid UTF-8, which withDefaults has excluded.
+func typed(m proto.Message) *anypb.Any {
+	a := new(anypb.Any)
+	if err := anypb.MarshalFrom(a, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		panic(err)
+	}
+	return a
+}
+
+func extension(name string, m proto.Message) *corev3.TypedExtensionConfig {
+	return &corev3.TypedExtensionConfig{Name: name, TypedConfig: typed(m)}
+}
+
+func pipe(path string, mode uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
+}
+
+func tlsSocket(context proto.Message) *corev3.TransportSocket {
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: typed(context)},
+	}
+}
+
+func tlsParams(minVersion string) *tlsv3.TlsParameters {
+	params := &tlsv3.TlsParameters{
+		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
+		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, // Envoy's default for upstreams is 1.2
+	}
+	if minVersion == "1.3" {
+		params.TlsMinimumProtocolVersion = tlsv3.TlsParameters_TLSv1_3
+	}
+	return params
+}
+
+func certificate(certFile, keyFile string) *tlsv3.TlsCertificate {
+	return &tlsv3.TlsCertificate{CertificateChain: file(certFile), PrivateKey: file(keyFile)}
+}
+
+func file(name string) *corev3.DataSource {
+	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}
+}
+
+func overwrite(name, value string) *corev3.HeaderValueOption {
+	return &corev3.HeaderValueOption{
+		Header:       &corev3.HeaderValue{Key: name, Value: value},
+		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+	}
+}

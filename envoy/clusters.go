@@ -1,0 +1,165 @@
+package envoy
+
+import (
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// manyStreams replaces Envoy's limit of 1024 requests to a cluster, which
+// would be 1024 open event streams.
+const manyStreams = 100_000
+
+// upstreamIdle closes an unused connection to an upstream before the upstream
+// does: Node's and uvicorn's HTTP servers close after 5 s, and a call sent into
+// a closing connection is lost, since calls are never retried.
+const upstreamIdle = 4 * time.Second
+
+// socketCluster is an HTTP/2 server on a unix socket beside Envoy.
+func socketCluster(name, path string) *clusterv3.Cluster {
+	return &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ConnectTimeout:       durationpb.New(time.Second),
+		CircuitBreakers:      circuitBreakers(),
+		LoadAssignment:       endpoint(name, "", pipe(path, 0)),
+		TypedExtensionProtocolOptions: protocol(&httpv3.HttpProtocolOptions{
+			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+						Http2ProtocolOptions: http2(30 * time.Second),
+					},
+				},
+			},
+		}),
+	}
+}
+
+// appCluster is one upstream, shared by the ingress and the egress listener:
+// HTTP/1.1 for http, what the server prefers (ALPN) for https.
+func appCluster(g Gateway, a App) *clusterv3.Cluster {
+	up, _ := parseUpstream(a.URL) // checked by withDefaults
+	// One logical host whose addresses of both families are tried in turn (RFC
+	// 8305): STRICT_DNS would take ::1 and 127.0.0.1 for two servers, and would
+	// spread a legacy session over replicas that do not know it.
+	discovery := clusterv3.Cluster_LOGICAL_DNS
+	if up.ip {
+		discovery = clusterv3.Cluster_STATIC
+	}
+	name := AppRoute(a.Name)
+	c := &clusterv3.Cluster{
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
+		ConnectTimeout:                durationpb.New(a.DialTimeout),
+		CircuitBreakers:               circuitBreakers(),
+		TypedExtensionProtocolOptions: protocol(appProtocol(a, up)),
+		LoadAssignment: endpoint(name, up.authority, &corev3.Address{Address: &corev3.Address_SocketAddress{
+			SocketAddress: &corev3.SocketAddress{
+				Address:       up.host,
+				PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: up.port},
+			},
+		}}),
+		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{
+			TcpKeepalive: &corev3.TcpKeepalive{
+				KeepaliveTime:     wrapperspb.UInt32(uint32(a.KeepAlive.Seconds())),
+				KeepaliveInterval: wrapperspb.UInt32(uint32(a.KeepAlive.Seconds())),
+			},
+		},
+	}
+	if !up.ip {
+		c.DnsLookupFamily = clusterv3.Cluster_ALL
+		c.WaitForWarmOnInit = wrapperspb.Bool(false) // one dead name must not delay the others
+	}
+	if up.tls {
+		c.TransportSocket = tlsSocket(upstreamTLS(g, a, up))
+	}
+	return c
+}
+
+func appProtocol(a App, up upstream) *httpv3.HttpProtocolOptions {
+	options := &httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(upstreamIdle)},
+	}
+	if up.tls {
+		options.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_AutoConfig{
+			AutoConfig: &httpv3.HttpProtocolOptions_AutoHttpConfig{Http2ProtocolOptions: http2(a.KeepAlive)},
+		}
+		return options
+	}
+	options.UpstreamProtocolOptions = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+			ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{},
+		},
+	}
+	return options
+}
+
+// upstreamTLS checks that the certificate names the host, by DNS name or by
+// address: a chain to a public authority alone proves nothing.
+func upstreamTLS(g Gateway, a App, up upstream) *tlsv3.UpstreamTlsContext {
+	san := &tlsv3.SubjectAltNameMatcher{
+		SanType: tlsv3.SubjectAltNameMatcher_DNS,
+		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: up.host}},
+	}
+	sni := up.host
+	if up.ip {
+		san.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+		sni = "" // RFC 6066 §3: no literal addresses
+	}
+	common := &tlsv3.CommonTlsContext{
+		TlsParams: tlsParams(a.TLS.MinVersion),
+		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{
+				TrustedCa:                 file(or(a.TLS.CAFile, g.CAFile)),
+				MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{san},
+			},
+		},
+	}
+	if a.TLS.CertFile != "" {
+		common.TlsCertificates = []*tlsv3.TlsCertificate{certificate(a.TLS.CertFile, a.TLS.KeyFile)}
+	}
+	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
+}
+
+func http2(keepAlive time.Duration) *corev3.Http2ProtocolOptions {
+	return &corev3.Http2ProtocolOptions{
+		MaxConcurrentStreams: wrapperspb.UInt32(1000), // then a further connection
+		ConnectionKeepalive: &corev3.KeepaliveSettings{
+			Interval: durationpb.New(keepAlive),
+			Timeout:  durationpb.New(5 * time.Second),
+		},
+	}
+}
+
+func circuitBreakers() *clusterv3.CircuitBreakers {
+	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+		MaxConnections:     wrapperspb.UInt32(manyStreams),
+		MaxPendingRequests: wrapperspb.UInt32(manyStreams),
+		MaxRequests:        wrapperspb.UInt32(manyStreams),
+	}}}
+}
+
+func endpoint(cluster, hostname string, address *corev3.Address) *endpointv3.ClusterLoadAssignment {
+	return &endpointv3.ClusterLoadAssignment{
+		ClusterName: cluster,
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{
+			LbEndpoints: []*endpointv3.LbEndpoint{{
+				HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+					Endpoint: &endpointv3.Endpoint{Hostname: hostname, Address: address},
+				},
+			}},
+		}},
+	}
+}
+
+func protocol(options *httpv3.HttpProtocolOptions) map[string]*anypb.Any {
+	return map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": typed(options)}
+}

@@ -1,0 +1,391 @@
+// Package envoy turns the description of one gateway into the Envoy
+// configuration that runs it: listeners, routes and clusters as Envoy's own
+// API types, and the static bootstrap file made of them. One generator serves
+// the file that `sallyport run` and `sallyport render` write and, piece by
+// piece, an xDS server.
+//
+// The package knows nothing about policies or tokens. What it promises is that
+// nothing reaches an upstream unless the service said so, and that it still
+// holds when the service misbehaves. Envoy lets a request continue when an
+// external processor ends its stream early, whatever failure_mode_allow says;
+// so four locks sit on the one door, and each alone keeps it shut:
+//
+//  1. No default route. Every route to a cluster demands [RouteHeader]; the
+//     rest is a direct 503 (routes.go).
+//  2. The header cannot come from outside: every x-sallyport-* header is
+//     removed before the first route is matched (listener.go).
+//  3. An RBAC filter behind the processor demands dynamic metadata
+//     ([DecidedKey]) that only the final verdict sets (filters.go).
+//  4. The service's stream handler cannot end with an answer outstanding.
+//     That lock is the service's own.
+//
+// Everything the agent sees from Envoy itself is JSON-RPC with the caller's id
+// where it is known, and names neither Envoy nor the upstream (replies.go).
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// The contract between this configuration and the service that it asks.
+const (
+	// RouteHeader selects the cluster: [HubRoute] or [AppRoute]. The service sets it.
+	RouteHeader = "x-sallyport-route"
+	// SourceHeader carries the agent's address to the hub. The service sets it.
+	SourceHeader = "x-sallyport-source"
+	// InternalPrefix begins every header that no client may send.
+	InternalPrefix = "x-sallyport-"
+	// HubRoute is the value of RouteHeader for the hub.
+	HubRoute = "hub"
+
+	// MetadataNamespace is the only dynamic metadata namespace the service may write.
+	MetadataNamespace = "sallyport"
+	// DecidedKey is present once the final verdict is in, and only then: set it
+	// in the headers reply of a request without a body, else in the body reply.
+	DecidedKey = "decided"
+	// IDKey holds the raw JSON token of the request's id, checked, quotes
+	// included. Envoy's own error replies quote it.
+	IDKey = "rpc_id"
+	// ImmediateKey is true in every message that carries an ImmediateResponse:
+	// its body is then left as it is.
+	ImmediateKey = "imm"
+
+	// AccessLogName is the log_name of the gRPC access log stream.
+	AccessLogName = "sallyport"
+	// ServiceCluster is the name of the cluster of the service's gRPC socket.
+	ServiceCluster = "service"
+)
+
+// AppRoute returns the value of [RouteHeader] for an app, which is also the
+// name of its cluster.
+func AppRoute(name string) string { return "app/" + name }
+
+// Gateway describes one gateway. The zero value of a field means the default
+// that its comment gives; a field without one is required.
+type Gateway struct {
+	// NodeID names this Envoy to an xDS server and in the access log. Default "sallyport".
+	NodeID string
+
+	// Listen is the host:port that agents reach. The host is an IP address or
+	// "localhost" (127.0.0.1); an empty host means every IPv4 address, "::"
+	// every address of both families.
+	Listen string
+	// TLS ends TLS on Listen. Nil serves plain HTTP, HTTP/1.1 and HTTP/2 alike.
+	TLS *ListenerTLS
+	// Paths are the MCP endpoints: the stream path, and with the 2024-11-05
+	// transport the SSE and message paths. Every other path (metadata, health,
+	// unknown ones) is asked of the service too, but has no route: the service
+	// answers it or nobody does.
+	Paths []string
+
+	// ServiceSocket is the unix socket of the service's gRPC server, which
+	// decides every message (ext_proc) and receives the access log.
+	ServiceSocket string
+	// HubSocket is the unix socket of the hub's HTTP/2 server.
+	HubSocket string
+	// EgressSocket is the unix socket on which Envoy listens for the hub. Who
+	// can connect to it can send anything to every upstream.
+	EgressSocket string
+	// EgressMode is the mode of EgressSocket: 0600 (default) where Envoy and
+	// the service run as one user, 0660 where they share a group only.
+	EgressMode fs.FileMode
+	// AdminSocket is the unix socket of Envoy's admin interface. Who can
+	// connect to it can read every header in flight and stop Envoy.
+	AdminSocket string
+
+	// Apps are the upstream MCP servers, in the order of the configuration.
+	Apps []App
+
+	// MaxRequestBytes bounds a request body; Envoy answers 413 to more. The
+	// edge is soft (Envoy's limit is a watermark), so the service checks the
+	// length as well. 1 KiB to 64 MiB, default 1 MiB.
+	MaxRequestBytes uint32
+	// MessageTimeout bounds one answer of the service, a token exchange
+	// included; 504 after it. Keep it above the exchange's own timeout.
+	// Default 10s.
+	MessageTimeout time.Duration
+	// StreamIdle ends a stream on which no byte went either way for so long.
+	// Keep it above the keep-alive interval of event streams. Default 15m.
+	StreamIdle time.Duration
+	// CAFile is the PEM bundle that https upstreams without a CAFile of their
+	// own are checked against. Default /etc/ssl/certs/ca-certificates.crt.
+	CAFile string
+}
+
+// ListenerTLS is how agents' TLS connections are ended. Files are PEM.
+type ListenerTLS struct {
+	CertFile, KeyFile string
+	// ClientCAFile demands a client certificate issued by one of these
+	// authorities. Empty asks for none.
+	ClientCAFile string
+	// MinVersion is "1.2" (default) or "1.3".
+	MinVersion string
+}
+
+// App is one upstream MCP server.
+type App struct {
+	// Name is unique, 1 to 64 of letters, digits, dot, underscore and hyphen.
+	Name string
+	// URL is the MCP endpoint: absolute http or https, without user, query or
+	// fragment. The agent's path and query never reach the upstream's.
+	URL string
+	// TLS adjusts the connection of an https URL. Nil uses the defaults.
+	TLS *UpstreamTLS
+	// DialTimeout bounds connecting, the TLS handshake included. Default 5s.
+	DialTimeout time.Duration
+	// KeepAlive is the interval of TCP and HTTP/2 probes in whole
+	// seconds, 1s to 1h. Default 30s.
+	KeepAlive time.Duration
+}
+
+// UpstreamTLS adjusts the TLS connection to an upstream. Files are PEM. The
+// certificate must always name the URL's host: there is no way to switch that off.
+type UpstreamTLS struct {
+	// CAFile replaces Gateway.CAFile for this upstream.
+	CAFile string
+	// CertFile and KeyFile are the client certificate. Both or neither.
+	CertFile, KeyFile string
+	// MinVersion is "1.2" (default) or "1.3".
+	MinVersion string
+}
+
+const (
+	minRequestBytes = 1 << 10
+	maxRequestBytes = 64 << 20
+	maxSocketPath   = 107 // sun_path holds 108 bytes with its NUL, unix(7)
+)
+
+var (
+	appName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	// RFC 3986 §3.3 without "%": Envoy refuses escaped slashes and rewrites
+	// other escapes, so an escaped path would be matched in another form.
+	pathPattern = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$`)
+)
+
+// withDefaults returns g with every default filled in, or all that is wrong with it.
+func (g Gateway) withDefaults() (Gateway, error) {
+	g.NodeID = or(g.NodeID, "sallyport")
+	g.EgressMode = or(g.EgressMode, 0o600)
+	g.MaxRequestBytes = or(g.MaxRequestBytes, 1<<20)
+	g.MessageTimeout = or(g.MessageTimeout, 10*time.Second)
+	g.StreamIdle = or(g.StreamIdle, 15*time.Minute)
+	g.CAFile = or(g.CAFile, "/etc/ssl/certs/ca-certificates.crt")
+	g.Apps = append([]App(nil), g.Apps...)
+	for i := range g.Apps {
+		g.Apps[i] = g.Apps[i].withDefaults()
+	}
+	if g.TLS != nil {
+		t := *g.TLS
+		t.MinVersion = or(t.MinVersion, "1.2")
+		g.TLS = &t
+	}
+	return g, errors.Join(g.check()...)
+}
+
+func (a App) withDefaults() App {
+	a.DialTimeout = or(a.DialTimeout, 5*time.Second)
+	a.KeepAlive = or(a.KeepAlive, 30*time.Second)
+	t := UpstreamTLS{}
+	if a.TLS != nil {
+		t = *a.TLS
+	}
+	t.MinVersion = or(t.MinVersion, "1.2")
+	a.TLS = &t
+	return a
+}
+
+func or[T comparable](v, fallback T) T {
+	var zero T
+	if v == zero {
+		return fallback
+	}
+	return v
+}
+
+// check returns everything that is wrong with g, whose defaults are filled in.
+func (g Gateway) check() []error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf("envoy: "+format, args...)) }
+
+	if _, err := parseListen(g.Listen); err != nil {
+		fail("listen %q: %w", g.Listen, err)
+	}
+	if len(g.Paths) == 0 {
+		fail("no MCP path")
+	}
+	seen := map[string]bool{}
+	for _, p := range g.Paths {
+		if !pathPattern.MatchString(p) {
+			fail("path %q must start with / and hold neither escapes nor a query", p)
+		}
+		if seen[p] {
+			fail("path %q given twice", p)
+		}
+		seen[p] = true
+	}
+	errs = append(errs, g.checkSockets()...)
+	if g.EgressMode != 0o600 && g.EgressMode != 0o660 {
+		fail("egress socket mode %#o: want 0600 or 0660", g.EgressMode)
+	}
+	if g.MaxRequestBytes < minRequestBytes || g.MaxRequestBytes > maxRequestBytes {
+		fail("max request bytes %d: want %d to %d", g.MaxRequestBytes, minRequestBytes, maxRequestBytes)
+	}
+	if g.MessageTimeout < 0 || g.StreamIdle < 0 {
+		fail("message timeout %v and stream idle %v must be positive", g.MessageTimeout, g.StreamIdle)
+	}
+	if !utf8.ValidString(g.NodeID) || !utf8.ValidString(g.CAFile) {
+		fail("node id %q or CA file %q is not UTF-8", g.NodeID, g.CAFile)
+	}
+	if t := g.TLS; t != nil {
+		if t.CertFile == "" || t.KeyFile == "" {
+			fail("TLS needs a certificate and a key")
+		}
+		errs = append(errs, checkTLS("listener", t.MinVersion, t.CertFile, t.KeyFile, t.ClientCAFile)...)
+	}
+	names := map[string]bool{}
+	for _, a := range g.Apps {
+		if names[a.Name] {
+			fail("app %q given twice", a.Name)
+		}
+		names[a.Name] = true
+		errs = append(errs, a.check()...)
+	}
+	return errs
+}
+
+func (g Gateway) checkSockets() []error {
+	var errs []error
+	seen := map[string]string{}
+	for _, s := range [][2]string{
+		{"service", g.ServiceSocket}, {"hub", g.HubSocket}, {"egress", g.EgressSocket}, {"admin", g.AdminSocket},
+	} {
+		name, path := s[0], s[1]
+		switch {
+		case path == "" || len(path) > maxSocketPath || !utf8.ValidString(path) || strings.ContainsRune(path, 0):
+			errs = append(errs, fmt.Errorf("envoy: %s socket %q: want a path of 1 to %d bytes", name, path, maxSocketPath))
+		case seen[path] != "":
+			errs = append(errs, fmt.Errorf("envoy: %s and %s socket are both %q", seen[path], name, path))
+		}
+		seen[path] = name
+	}
+	return errs
+}
+
+func (a App) check() []error {
+	var errs []error
+	fail := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("envoy: app %q: "+format, append([]any{a.Name}, args...)...))
+	}
+	if !appName.MatchString(a.Name) {
+		fail("the name must be 1 to 64 of A-Z a-z 0-9 . _ -")
+	}
+	if _, err := parseUpstream(a.URL); err != nil {
+		fail("%w", err)
+	}
+	if a.DialTimeout < 0 || a.KeepAlive < time.Second || a.KeepAlive > time.Hour {
+		fail("dial timeout %v must be positive, keep-alive %v between 1s and 1h", a.DialTimeout, a.KeepAlive)
+	}
+	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
+		fail("a client certificate needs both its file and its key's")
+	}
+	return append(errs, checkTLS(fmt.Sprintf("app %q", a.Name), a.TLS.MinVersion, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CAFile)...)
+}
+
+func checkTLS(who, minVersion string, files ...string) []error {
+	var errs []error
+	if minVersion != "1.2" && minVersion != "1.3" {
+		errs = append(errs, fmt.Errorf("envoy: %s: TLS version %q: want 1.2 or 1.3", who, minVersion))
+	}
+	for _, f := range files {
+		if !utf8.ValidString(f) {
+			errs = append(errs, fmt.Errorf("envoy: %s: file name %q is not UTF-8", who, f))
+		}
+	}
+	return errs
+}
+
+// parseListen resolves the host:port of a listener to an address that Envoy can bind.
+func parseListen(hostport string) (netip.AddrPort, error) {
+	host, port, found := strings.Cut(hostport, "]:")
+	if found {
+		host = strings.TrimPrefix(host, "[")
+	} else if host, port, found = strings.Cut(hostport, ":"); !found || strings.Contains(port, ":") {
+		return netip.AddrPort{}, errors.New("want host:port")
+	}
+	switch host {
+	case "":
+		host = "0.0.0.0"
+	case "localhost":
+		host = "127.0.0.1"
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, errors.New("want a port between 0 and 65535")
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil || addr.Zone() != "" {
+		return netip.AddrPort{}, errors.New("want an IP address (Envoy resolves no names to listen on)")
+	}
+	return netip.AddrPortFrom(addr, uint16(n)), nil
+}
+
+// upstream is the parsed URL of an app.
+type upstream struct {
+	host string // without brackets
+	ip   bool   // host is an IP address
+	port uint32
+	tls  bool
+	path string // never empty
+	// authority is the Host that the upstream gets: the port only where it is
+	// not the scheme's own.
+	authority string
+}
+
+func parseUpstream(raw string) (upstream, error) {
+	if !utf8.ValidString(raw) {
+		return upstream{}, errors.New("the URL is not UTF-8")
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return upstream{}, errors.New("the URL cannot be parsed") // its text may hold a secret
+	}
+	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" {
+		return upstream{}, errors.New("the URL must be absolute, http or https")
+	}
+	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
+		return upstream{}, errors.New("the URL must hold no user, query or fragment")
+	}
+	up := upstream{host: u.Hostname(), tls: u.Scheme == "https", path: or(u.EscapedPath(), "/")}
+	own := "80"
+	if up.tls {
+		own = "443"
+	}
+	port := or(u.Port(), own)
+	up.authority = up.host
+	if strings.Contains(up.host, ":") {
+		up.authority = "[" + up.host + "]"
+	}
+	if port != own {
+		up.authority += ":" + port
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || n == 0 {
+		return upstream{}, fmt.Errorf("the URL's port %q is not between 1 and 65535", port)
+	}
+	up.port = uint32(n)
+	addr, err := netip.ParseAddr(up.host)
+	up.ip = err == nil
+	if up.ip && addr.Zone() != "" {
+		return upstream{}, errors.New("the URL's address must have no zone")
+	}
+	return up, nil
+}
