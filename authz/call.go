@@ -117,6 +117,18 @@ func (c *Call) openLeg(ctx context.Context) *rejection {
 	return nil
 }
 
+// checkActor notes a delegated token that does not say who acts. Some authorization servers write no `act`; RequireAct
+// refuses their tokens, and otherwise the operator is told.
+func (c *Call) checkActor() {
+	if !c.app.Exchange.Delegation || len(c.issued.Actors) > 0 {
+		return
+	}
+	c.note = "the delegated token has no act"
+	if _, told := c.gate.actless.LoadOrStore(c.app.Name, true); !told {
+		c.gate.cfg.Log.Warn("delegated tokens come without act: upstreams cannot see who acts; requireAct refuses them", "app", c.app.Name)
+	}
+}
+
 // exchange swaps the agent's token for one that is good for this tool. There is no fallback: no token, no call.
 func (c *Call) exchange(ctx context.Context) *rejection {
 	x := c.app.Exchange
@@ -131,6 +143,7 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 	switch {
 	case err == nil && issued.Value != "" && issued.Value != c.rawToken:
 		c.issued = issued
+		c.checkActor()
 		return nil
 	case err == nil:
 		return failed(http.StatusServiceUnavailable, "no token could be obtained for this call", "the exchange returned no fresh token")

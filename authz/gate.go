@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/sallyport/sallyport/authz/audit"
@@ -18,6 +19,8 @@ type Gate struct {
 	cfg   Config
 	hosts hostRules
 	bare  []*App // the apps without a prefix
+
+	actless sync.Map // apps whose operator has been told that delegated tokens lack act
 }
 
 // Verifier turns a bearer token into an identity.
@@ -125,6 +128,7 @@ type Call struct {
 	tool     string
 	leg      Leg
 	issued   *IssuedToken
+	note     string // for the record of an allowed call
 	decision policy.Decision
 	begun    time.Time
 }

@@ -21,6 +21,7 @@ func (c *Call) record(outcome audit.Outcome) audit.Decision {
 		SourceIP:        c.req.SourceIP,
 		ProtocolVersion: c.version,
 		Session:         c.session.ID,
+		Message:         c.note,
 	}
 	if rec.Method == "" {
 		rec.Method = "http/" + strings.ToLower(clip(c.req.Method, 16)) // refused before a body, or without one

@@ -1,0 +1,228 @@
+package config
+
+import "time"
+
+// App is one MCP server behind the gateway.
+type App struct {
+	// Name identifies the app in policies, routes, audit and metrics: 1 to 64
+	// characters of A-Z a-z 0-9 . _ -. Required, unique.
+	Name string `yaml:"name"`
+
+	// Type must be mcpProxy.
+	Type string `yaml:"type"`
+
+	// ToolNamespace is the prefix that keeps this app's tools apart.
+	ToolNamespace ToolNamespace `yaml:"toolNamespace"`
+
+	// Upstream is where the MCP server is.
+	Upstream Upstream `yaml:"upstream"`
+
+	// Authorization is who may call which tool, and with which token the MCP
+	// server is called. Both parts are required.
+	Authorization AppAuthorization `yaml:"authorization"`
+
+	// AllowBigNumbers forwards integers beyond ±(2^53−1) as they are. Default
+	// false: they are refused, because servers written in different languages
+	// read different numbers, so what the policy saw may not be what runs.
+	AllowBigNumbers bool `yaml:"allowBigNumbers"`
+
+	// ToolList is policy (the default: agents are shown the tools that the
+	// policy could allow them) or all (every tool). It changes what is shown,
+	// never what may be called.
+	ToolList string `yaml:"toolList" enum:"policy,all"`
+}
+
+// ToolNamespace is the prefix of an app's tool names.
+type ToolNamespace struct {
+	// Disabled shows the tools under their own names. A name that begins with
+	// another app's namespace belongs to that app; a name that two apps without
+	// a namespace list belongs to neither, and is neither listed nor callable.
+	Disabled bool `yaml:"disabled"`
+
+	// Name is put in front of every tool name as it stands, so it carries its
+	// own separator: my_server_ + listItems = my_server_listItems. Required
+	// unless Disabled; characters A-Z a-z 0-9 _ . - only. No namespace may be
+	// the beginning of another, or a call could mean two apps. Policies and
+	// `tools` use names without it.
+	Name string `yaml:"name"`
+}
+
+// Upstream is the address of an MCP server.
+type Upstream struct {
+	// Transport must be stream, the default: Streamable HTTP.
+	Transport string `yaml:"transport"`
+
+	// Stream is the Streamable HTTP endpoint.
+	Stream UpstreamStream `yaml:"stream"`
+}
+
+// UpstreamStream is a Streamable HTTP endpoint.
+type UpstreamStream struct {
+	// URL is the absolute http or https address of the endpoint, without query,
+	// fragment or user name. Required. Over http:// the exchanged token can be
+	// read on the path; the MCP server must be reachable from the gateway only,
+	// or agents walk around it.
+	URL string `yaml:"url"`
+
+	// TLS is the name of a profile: its caFile is trusted, its certFile and
+	// keyFile are shown. Default: the system's trust. Only with https.
+	TLS string `yaml:"tls"`
+
+	// Connection is how connections are made and kept.
+	Connection Connection `yaml:"connection"`
+}
+
+// Connection is how Envoy makes and keeps connections to an MCP server.
+type Connection struct {
+	// DialTimeout bounds the making of a TCP connection. Default 10s.
+	DialTimeout time.Duration `yaml:"dialTimeout"`
+
+	// KeepAlive is TCP keep-alive.
+	KeepAlive ConnectionKeepAlive `yaml:"keepAlive"`
+
+	// Pool bounds the idle connections that are kept.
+	Pool Pool `yaml:"pool"`
+}
+
+// ConnectionKeepAlive is TCP keep-alive towards an MCP server.
+type ConnectionKeepAlive struct {
+	// Interval is the time between two probes. Default 15s.
+	Interval time.Duration `yaml:"interval"`
+}
+
+// Pool bounds the idle connections to an MCP server.
+type Pool struct {
+	// MaxIdleConns is the bound for all hosts of the app. Default 100.
+	MaxIdleConns int `yaml:"maxIdleConns"`
+
+	// MaxIdleConnsPerHost is the bound for each host. Default 100.
+	MaxIdleConnsPerHost int `yaml:"maxIdleConnsPerHost"`
+}
+
+// AppAuthorization are the two doors of an app.
+type AppAuthorization struct {
+	// Inbound decides about the agent's call.
+	Inbound Inbound `yaml:"inbound"`
+
+	// Outbound is the credential that the MCP server gets.
+	Outbound Outbound `yaml:"outbound"`
+}
+
+// Inbound is the decision about a call.
+type Inbound struct {
+	// OPA is the Rego policy that decides. Required.
+	OPA *OPA `yaml:"opa"`
+}
+
+// OPA is a Rego policy in package orchestrator, inline or in a file. A call is
+// allowed when data.orchestrator.result.allowed is exactly true; everything
+// else, errors included, is a denial.
+type OPA struct {
+	// Name is the policy's name in the audit. Default: the app's name.
+	Name string `yaml:"name"`
+
+	// Rego is the policy itself. Exactly one of Rego and File. References to
+	// secrets and variables are replaced here too; in a file they are not.
+	Rego string `yaml:"rego" as:"policy"`
+
+	// File is the path of the policy. Exactly one of Rego and File.
+	File string `yaml:"file" as:"path"`
+
+	// Source is the policy's text, from Rego or from File.
+	Source []byte `yaml:"-"`
+}
+
+// Outbound is how the MCP server is called.
+type Outbound struct {
+	// Type is tokenExchange or unprotected. Required. The agent's own token is
+	// never passed on: unprotected calls the server without any credential.
+	Type string `yaml:"type"`
+
+	// TokenExchange are the details of that type.
+	TokenExchange *TokenExchange `yaml:"tokenExchange"`
+}
+
+// TokenExchange gets a fresh token for each call (RFC 8693).
+type TokenExchange struct {
+	// Type is delegation (the default: the token says who acts for the user, in
+	// `act`) or impersonation (the token is the user's own; no trace of the
+	// agent is left).
+	Type string `yaml:"type" enum:"delegation,impersonation"`
+
+	// IDP is the name of the connector to exchange with. Required.
+	IDP string `yaml:"idp"`
+
+	// Audience is the `aud` to ask for: the MCP server. Required. A token for
+	// anything else is refused.
+	Audience string `yaml:"audience"`
+
+	// Tools says, for each tool, what its token may do.
+	Tools []Tool `yaml:"tools"`
+
+	// UnlistedTools is what happens to a tool that Tools lacks: deny (the
+	// default) or allow. Allowed, its token is asked for without a scope and
+	// without a lifetime: the authorization server's defaults apply, which may
+	// be wide.
+	UnlistedTools string `yaml:"unlistedTools" enum:"deny,allow"`
+
+	// Timeout bounds one exchange. Default 5s.
+	Timeout time.Duration `yaml:"timeout"`
+
+	// TTLParameter is the request parameter that carries a tool's ttl in whole
+	// seconds. Default requested_expires_in; an empty value ("") sends none, and
+	// then a token that lives longer than the ttl is refused.
+	TTLParameter string `yaml:"ttlParameter"`
+
+	// ActorToken is how the acting party is proved: clientCredentials sends an
+	// actor_token that the gateway got for itself. Default: none is sent, the
+	// server takes the authenticated client.
+	ActorToken string `yaml:"actorToken" enum:"clientCredentials"`
+
+	// RequireAct refuses a delegated token without `act`. Default false: it is
+	// recorded and warned about, since some servers do not write `act`.
+	RequireAct bool `yaml:"requireAct"`
+
+	// OpaqueTokens accepts an answer that is not a JWT. Default false. Only what
+	// the server says beside such a token (scope, expires_in) can be checked.
+	OpaqueTokens bool `yaml:"opaqueTokens"`
+}
+
+// Tool is what the token for one tool may do.
+type Tool struct {
+	// Name is the tool's name on the MCP server, without the namespace.
+	// Required, unique in the app.
+	Name string `yaml:"name"`
+
+	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
+	// A token that lives longer is refused.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Scopes are asked for, exactly these. A wider or narrower token is
+	// refused. Without any the token's scope is the server's choice, which is
+	// warned about.
+	Scopes []Scope `yaml:"scopes"`
+}
+
+// Scope is one OAuth scope, written as a map with a name or as the name alone.
+type Scope struct {
+	// Name is the scope-token of RFC 6749 §3.3: no spaces.
+	Name string `yaml:"name"`
+}
+
+func (s *Scope) shortForm() *string { return &s.Name }
+
+func (a *App) setDefaults()      { a.ToolList = "policy" }
+func (u *Upstream) setDefaults() { u.Transport = "stream" }
+
+func (c *Connection) setDefaults() {
+	c.DialTimeout = 10 * time.Second
+	c.KeepAlive.Interval = 15 * time.Second
+	c.Pool = Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100}
+}
+
+func (t *TokenExchange) setDefaults() {
+	t.Type = "delegation"
+	t.UnlistedTools = "deny"
+	t.Timeout = 5 * time.Second
+	t.TTLParameter = "requested_expires_in"
+}

@@ -1,0 +1,150 @@
+package config_test
+
+import (
+	"time"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+)
+
+// complete is what testdata/complete.yaml says, with certificates in certs.
+func complete(certs string) *config.Config {
+	idp := config.Connector{
+		Name: "idp", Type: "oidc",
+		OIDCWellKnownURL: "http://idp.internal/.well-known/openid-configuration", AllowPlainHTTP: true,
+		OAuthClientID: "gateway", OAuthClientSecret: clientSecret,
+		TokenEndpointAuthMethod: "client_secret_post", TLS: "client", AllowNetworks: []string{"10.20.0.0/16"},
+		OAuthLoginRedirect:  config.Redirect{URLs: []string{"https://gateway.example.com/oidc-callback"}},
+		OAuthLogoutRedirect: config.Redirect{URLs: []string{"https://gateway.example.com/logout"}},
+		OAuthRedirectURL:    "https://gateway.example.com/oidc-callback",
+		Scopes:              "openid profile email", OAuthExtraParams: map[string]string{"prompt": "login"},
+		DisablePKCE: true, OfflineAccess: config.OfflineAccess{Enabled: true},
+	}
+	other := idp // merged by <<
+	other.Name, other.AllowPlainHTTP = "other", false
+	other.OIDCWellKnownURL = "https://other.example.com/.well-known/openid-configuration"
+	return &config.Config{
+		Connectors:  []config.Connector{idp, other},
+		MCPProvider: completeProvider(),
+		Apps:        completeApps(),
+		HTTP: config.HTTP{
+			Address: "0.0.0.0:8443", TLS: "server", MaxRequestBytes: 4096,
+			AllowedHosts:   []string{"gateway.example.com"},
+			AllowedOrigins: []string{"https://inspector.example.com:8443"},
+		},
+		TLS: map[string]*config.TLS{
+			"server": {
+				CertFile: certs + "/server.crt", KeyFile: certs + "/server.key",
+				ClientAuth: "RequireAndVerifyClientCert", ClientCAFiles: []string{certs + "/server.crt"}, MinVersion: "1.3",
+			},
+			"client": {CAFile: certs + "/server.crt", ClientAuth: "NoClientCert", MinVersion: "1.2"},
+		},
+		Health:       config.Health{Location: "/healthz"},
+		Admin:        config.Admin{Address: "localhost:9999"},
+		Service:      config.Service{Address: "unix:/run/sallyport/service.sock"},
+		Session:      config.Session{Key: sessionKey, Store: "memory"},
+		Audit:        config.Audit{File: "testdata/audit.jsonl"},
+		Logger:       config.Logger{Level: "debug"},
+		AuthProvider: completeAuthProvider(certs),
+	}
+}
+
+func completeProvider() config.MCPProvider {
+	return config.MCPProvider{
+		Enabled: true,
+		Transports: config.Transports{
+			SSE: config.SSE{
+				Enabled: true, Path: "/events", MessagePath: "/messages",
+				KeepAlive: config.KeepAlive{Enabled: false, Interval: 10 * time.Second},
+			},
+			Stream: config.Stream{
+				Enabled: true, Path: "/tools",
+				Session: config.StreamSession{HeaderName: "X-Session", Timeout: 30 * time.Minute},
+			},
+		},
+		Authorization: config.ProviderAuthorization{OAuth: config.OAuth{
+			Enabled: true, MetadataPath: "/metadata", Resource: "https://gateway.example.com/tools",
+			Servers: []config.AuthorizationServer{{
+				WellKnownEndpoint: "http://idp.internal/.well-known/oauth-authorization-server",
+				AllowPlainHTTP:    true, RefreshInterval: time.Hour,
+				TokenValidation: config.TokenValidation{
+					ExpectedAudiences: []string{"https://gateway.example.com/", audience},
+					Method:            "jwt", JWT: config.JWT{ClockSkew: 0},
+				},
+			}},
+		}},
+	}
+}
+
+func completeApps() []config.App {
+	return []config.App{{
+		Name: "files", Type: "mcpProxy",
+		ToolNamespace: config.ToolNamespace{Name: "files_"},
+		Upstream: config.Upstream{Transport: "stream", Stream: config.UpstreamStream{
+			URL: "https://files.example.com:8443/mcp", TLS: "client",
+			Connection: config.Connection{
+				DialTimeout: time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 2 * time.Second},
+				Pool: config.Pool{MaxIdleConns: 3, MaxIdleConnsPerHost: 4},
+			},
+		}},
+		Authorization: config.AppAuthorization{
+			Inbound: config.Inbound{OPA: &config.OPA{
+				Name: "files-policy", File: "testdata/policy.rego",
+				Source: []byte("package orchestrator\n\ndefault result[\"allowed\"] := false\n"),
+			}},
+			Outbound: config.Outbound{Type: "tokenExchange", TokenExchange: &config.TokenExchange{
+				Type: "impersonation", IDP: "idp", Audience: audience,
+				Tools: []config.Tool{{
+					Name: "read", TTL: 5 * time.Second, Scopes: []config.Scope{{Name: "file:Read"}, {Name: "file:List"}},
+				}},
+				UnlistedTools: "allow", Timeout: 3 * time.Second, TTLParameter: "", ActorToken: "clientCredentials",
+				RequireAct: true, OpaqueTokens: true,
+			}},
+		},
+		AllowBigNumbers: true, ToolList: "all",
+	}, {
+		Name: "open", Type: "mcpProxy",
+		ToolNamespace: config.ToolNamespace{Name: "open_"},
+		Upstream: config.Upstream{Transport: "stream", Stream: config.UpstreamStream{
+			URL: "http://open.internal/mcp",
+			Connection: config.Connection{
+				DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
+				Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
+			},
+		}},
+		Authorization: config.AppAuthorization{
+			Inbound: config.Inbound{OPA: &config.OPA{
+				Name:   "open",
+				Rego:   "package orchestrator\nresult[\"allowed\"] := true\n",
+				Source: []byte("package orchestrator\nresult[\"allowed\"] := true\n"),
+			}},
+			Outbound: config.Outbound{Type: "unprotected"},
+		},
+		ToolList: "policy",
+	}}
+}
+
+func completeAuthProvider(certs string) *config.AuthProvider {
+	return &config.AuthProvider{
+		Enabled: true, Address: "127.0.0.1:9000", Issuer: "http://localhost:9000", KeyFile: certs + "/server.key",
+		AccessTokenLifetime: time.Hour, DefaultAudience: "https://gateway.example.com/",
+		Resources: []string{"https://other.example.com/"}, Scopes: []string{"tools"}, NarrowToSubject: true,
+		Users: []config.User{{
+			Subject: "alice", Scopes: []string{"tools"},
+			Claims: map[string]any{
+				"email": "alice@example.com", "groups": []any{"finance", int64(7)}, "admin": true, "height": 1.5,
+				"nothing": nil, "team": map[string]any{"name": audience},
+			},
+		}},
+		Clients: []config.Client{{
+			ID: "gateway", Secret: clientSecret,
+			Grants: []string{"urn:ietf:params:oauth:grant-type:token-exchange"}, Scopes: []string{"file:Read"},
+			Exchange: config.ClientExchange{
+				Audiences: []string{"https://files.example.com/"}, SubjectAudiences: []string{"https://gateway.example.com/"},
+				Impersonate: true, MaxLifetime: 10 * time.Second,
+			},
+		}, {
+			ID: "agent", Public: true, RedirectURIs: []string{"http://127.0.0.1/callback"},
+			Grants: []string{"authorization_code", "refresh_token"}, Exchange: config.ClientExchange{MaxLifetime: 5 * time.Minute},
+		}},
+	}
+}

@@ -1,0 +1,206 @@
+// Package config loads the gateway's YAML file.
+//
+// The comments on the types below are the reference of the file: each field
+// says what it means, its unit, its default and what is dangerous about it.
+//
+// A Maverics `connectors` / `mcpProvider` / `apps` file loads unchanged. A file
+// may be put together from several pieces, in one YAML document or in several
+// separated by `---`: a list section that appears again is joined to the
+// earlier one, an entry that carries the name of an entry of an earlier piece
+// replaces it, and a section that is a map may appear once only.
+//
+// Everything else is strict. An unknown or repeated key, a value of the wrong
+// type, a missing file or secret is a Problem with a position and a cure, and
+// all of them are reported at once.
+//
+// Two kinds of reference are replaced in every value, once, at load:
+// `{{ env.NAME }}` by an environment variable and `<namespace.key>` by a secret
+// of the secret provider. Values in problems are quoted as they are written in
+// the file, before replacement, so a secret cannot reach a log through them.
+//
+// A relative path in the file is relative to the directory of the file.
+package config
+
+// Config is one gateway.
+type Config struct {
+	// Connectors are the identity providers that the gateway is a client of.
+	// Apps refer to them by name in `tokenExchange.idp`.
+	Connectors []Connector `yaml:"connectors"`
+
+	// MCPProvider is the door that agents come through: the MCP endpoint, its
+	// transports, and whose tokens it accepts. Required.
+	MCPProvider MCPProvider `yaml:"mcpProvider"`
+
+	// Apps are the MCP servers behind the gateway. At least one is required.
+	Apps []App `yaml:"apps"`
+
+	// HTTP is the listener for agents.
+	HTTP HTTP `yaml:"http"`
+
+	// TLS holds named profiles: certificates and trust that other sections
+	// refer to by name (`http.tls`, `connectors[].tls`, `upstream.stream.tls`).
+	// A name that no profile has is an error.
+	TLS map[string]*TLS `yaml:"tls"`
+
+	// Health is the probe on the agents' listener.
+	Health Health `yaml:"health"`
+
+	// Admin is the operator's listener.
+	Admin Admin `yaml:"admin"`
+
+	// Service is where Envoy reaches the service that decides.
+	Service Service `yaml:"service"`
+
+	// Session is how the ids of legacy MCP sessions are sealed.
+	Session Session `yaml:"session"`
+
+	// Audit is where the record of every message goes.
+	Audit Audit `yaml:"audit"`
+
+	// Logger is how much the program says about itself.
+	Logger Logger `yaml:"logger"`
+
+	// AuthProvider is the embedded authorization server. Absent: none runs.
+	AuthProvider *AuthProvider `yaml:"authProvider"`
+
+	// Telemetry has no effect: metrics are served for Prometheus.
+	Telemetry ignored `yaml:"telemetry" note:"metrics are served at /metrics on admin.address"`
+
+	sources sources
+}
+
+// HTTP is the listener that agents connect to.
+type HTTP struct {
+	// Address is host:port of the listener. Default 127.0.0.1:8080. An address
+	// that other machines can reach needs TLS, here or in front: agents' tokens
+	// travel over it. Without `tls` such an address is warned about.
+	Address string `yaml:"address"`
+
+	// TLS is the name of the profile with the listener's certificate. Default
+	// none: plain HTTP.
+	TLS string `yaml:"tls"`
+
+	// AllowedHosts are further values of the Host header to answer, host or
+	// host:port. The listener's own address, loopback names on a loopback
+	// listener and the hosts of the expected audiences are allowed already. Any
+	// other Host is refused with 403, which is what stops DNS rebinding.
+	AllowedHosts []string `yaml:"allowedHosts"`
+
+	// AllowedOrigins are further values of the Origin header to answer, such as
+	// https://inspector.example.com. Pages of these origins can call tools with
+	// whatever token they hold.
+	AllowedOrigins []string `yaml:"allowedOrigins"`
+
+	// MaxRequestBytes bounds the body of one message, in bytes, from 1024 to
+	// 67108864. Default 1048576 (1 MiB). A larger body is answered 413. Envoy
+	// holds every body in memory while it is judged, so this times the number
+	// of concurrent calls is memory that callers can occupy.
+	MaxRequestBytes int64 `yaml:"maxRequestBytes"`
+
+	// Hosts has no effect: there is one listener.
+	Hosts ignored `yaml:"hosts" note:"there is one listener: use http.address, http.tls and http.allowedHosts"`
+}
+
+// TLS is a named profile, used for a listener (certFile, keyFile, clientAuth,
+// clientCAFiles) or for a client (caFile, and certFile with keyFile for mTLS).
+type TLS struct {
+	// CertFile is the path of a PEM certificate chain, leaf first.
+	CertFile string `yaml:"certFile" as:"path"`
+
+	// KeyFile is the path of the PEM private key of CertFile.
+	KeyFile string `yaml:"keyFile" as:"path"`
+
+	// CAFile is the path of PEM certificates that a client trusts instead of
+	// the system's.
+	CAFile string `yaml:"caFile" as:"path"`
+
+	// ClientAuth is what a listener asks of a client's certificate: Go's names,
+	// from NoClientCert (the default) to RequireAndVerifyClientCert. The values
+	// that do not verify (RequestClientCert, RequireAnyClientCert) prove
+	// nothing and are refused.
+	ClientAuth string `yaml:"clientAuth"`
+
+	// ClientCAFiles are the paths of PEM certificates that a client's
+	// certificate must chain to. Required when ClientAuth verifies.
+	ClientCAFiles []string `yaml:"clientCAFiles" as:"path"`
+
+	// MinVersion is the lowest protocol version, "1.2" (the default) or "1.3".
+	MinVersion string `yaml:"minVersion" enum:"1.2,1.3"`
+}
+
+// Health is the probe for load balancers and orchestrators.
+type Health struct {
+	// Location is the path on http.address that answers 200 while the gateway
+	// can serve. Default /status. It needs no token and says nothing else.
+	Location string `yaml:"location"`
+
+	// Heartbeat has no effect.
+	Heartbeat ignored `yaml:"heartbeat" note:"probe health.location instead"`
+}
+
+// Admin is the listener for the operator: /metrics and /ready.
+type Admin struct {
+	// Address is host:port. Default 127.0.0.1:9902. It asks for no credential,
+	// so an address that other machines can reach is warned about.
+	Address string `yaml:"address"`
+}
+
+// Service is the gRPC service that Envoy asks for every message.
+type Service struct {
+	// Address is unix:/absolute/path or host:port. Default: a private unix
+	// socket that `run` makes. Whoever can connect here can obtain exchanged
+	// tokens for tokens that he holds, so a TCP address that other machines can
+	// reach is warned about.
+	Address string `yaml:"address"`
+}
+
+// Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are
+// made. An id is sealed to its owner, so it is of no use to anybody else.
+type Session struct {
+	// Key is the secret that session ids are sealed with, at least 32 bytes,
+	// best as a reference: <sallyport.sessionKey>. Default: random at start,
+	// which ends all sessions on a restart and cannot be shared by replicas.
+	Key Secret `yaml:"key"`
+
+	// Store is where knowledge about sessions is kept. Default and only value:
+	// memory.
+	Store string `yaml:"store"`
+}
+
+// Audit is the record of every message: one decision and one completion.
+type Audit struct {
+	// File is the path that JSON lines are appended to. Default: standard
+	// error, among the logs. A record that cannot be written refuses the
+	// message it is about.
+	File string `yaml:"file" as:"path"`
+}
+
+// Logger is the program's own log: JSON lines on standard error.
+type Logger struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level" enum:"debug,info,warn,error"`
+
+	// LogSessionID, TimeFormat and FieldOrdering have no effect.
+	LogSessionID  ignored `yaml:"logSessionID" note:"audit records carry the session"`
+	TimeFormat    ignored `yaml:"timeFormat" note:"times are RFC 3339 with nanoseconds"`
+	FieldOrdering ignored `yaml:"fieldOrdering" note:"the order of log fields is fixed"`
+}
+
+// ignored accepts any value of a key that published files carry and that has no
+// meaning here. The field's `note` tag says what to use instead.
+type ignored struct{}
+
+func (h *HTTP) setDefaults() {
+	h.Address = "127.0.0.1:8080"
+	h.MaxRequestBytes = 1 << 20
+}
+
+func (t *TLS) setDefaults() {
+	t.ClientAuth = "NoClientCert"
+	t.MinVersion = "1.2"
+}
+
+func (h *Health) setDefaults()  { h.Location = "/status" }
+func (a *Admin) setDefaults()   { a.Address = "127.0.0.1:9902" }
+func (s *Session) setDefaults() { s.Store = "memory" }
+func (l *Logger) setDefaults()  { l.Level = "info" }

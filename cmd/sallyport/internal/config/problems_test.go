@@ -1,0 +1,389 @@
+package config_test
+
+// problems are what each file in testdata must report, in order. A file that is
+// not here must report nothing.
+var problems = map[string][]string{
+	"addresses.bad": {
+		`38:12: admin.address: "127.0.0.1:8080" is already http.address; choose another port`,
+		`40:12: service.address: "unix:relative.sock" is not absolute; write unix:/absolute/path`,
+	},
+	"alias-bomb.bad": {
+		`42:12: the file stands for more than 200000 values; remove aliases (*)`,
+	},
+	"alias-cycle.bad": {
+		`41:15: nested deeper than 32 levels; remove levels or an alias (*) to its own parent`,
+	},
+	"alias-of-path.bad": {
+		`10:7: warning: endpointPath is the older name of path; rename it`,
+		`11:7: path and endpointPath (line 10) are the same; remove one`,
+	},
+	"alias-unknown.bad": {
+		`32:21: not valid YAML: an alias (*) without its anchor (&); quote a value that begins with *`,
+	},
+	"app-bare.bad": {
+		`15:5: an app's name is missing; name it`,
+		`15:5: authorization.inbound.opa is missing; an app needs a policy, in rego or file`,
+		`15:5: authorization.outbound.type is missing; write tokenExchange, or unprotected for a server that asks for no token`,
+		`15:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,
+		`15:5: upstream.stream.url is missing; write the address of the MCP server`,
+	},
+	"app-name.bad": {
+		`15:11: app name "my files" is not 1 to 64 characters of A-Z a-z 0-9 . _ -`,
+	},
+	"app-not-a-map.bad": {
+		`37:5: an entry of apps is a map of keys, not a single value`,
+		`38:5: app type "" is not supported; the only type is mcpProxy`,
+		`38:5: authorization.inbound.opa is missing; an app needs a policy, in rego or file`,
+		`38:5: authorization.outbound.type is missing; write tokenExchange, or unprotected for a server that asks for no token`,
+		`38:5: name has no value; give it one or remove the key`,
+		`38:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,
+		`38:5: upstream.stream.url is missing; write the address of the MCP server`,
+	},
+	"app-type.bad": {
+		`16:11: app type "mcpBridge" is not supported; the only type is mcpProxy`,
+	},
+	"audience-empty.bad": {
+		`13:13: expectedAudiences is missing or empty; list the audiences that tokens for this gateway carry`,
+	},
+	"audience-missing.bad": {
+		`11:11: expectedAudiences is missing or empty; list the audiences that tokens for this gateway carry`,
+	},
+	"audience-wildcard.bad": {
+		`13:33: expectedAudiences: there is no wildcard; list the audiences themselves`,
+		`13:38: an entry of expectedAudiences is empty; remove it`,
+		`13:45: "a" is twice in expectedAudiences; remove one`,
+	},
+	"auth-provider-no-audience.bad": {
+		`27:1: authProvider.defaultAudience is missing; write the audience of the gateway`,
+		`29:11: issuer: "http://127.0.0.1:9000/" has a query or a slash at its end; remove it`,
+		`30:12: keyFile: "absent.pem" does not exist`,
+		`33:7: a user's subject is missing; write the sub of the tokens`,
+		`35:11: the name "gateway" is already on line 32; users and clients have different names`,
+		`37:7: client "gateway" is public and can only log users in; give it a secret`,
+		`38:22: redirectURIs: "callback" is not an absolute http or https URL`,
+	},
+	"auth-provider.bad": {
+		`37:1: authProvider.users is missing or empty; add at least one subject`,
+		`38:12: authProvider.address: other machines can reach "0.0.0.0:9000", and the embedded server asks for no password; use a loopback address`,
+		`39:11: issuer: "https://auth.example.com/" is not on loopback, where the embedded server is; use its address`,
+		`40:24: accessTokenLifetime must be from 1s to 24h`,
+		`41:12: scope "a b" is not one OAuth scope; write one in each entry, without spaces`,
+		`43:7: client "gateway" has no secret; add one as <namespace.key>, or public: true`,
+		`44:65: an entry of grants: unknown value "password"; use one of authorization_code, client_credentials, refresh_token, urn:ietf:params:oauth:grant-type:token-exchange`,
+		`45:7: exchange.audiences is missing or empty; list what the client may ask for`,
+		`45:7: exchange.subjectAudiences is missing or empty; list the audiences of tokens that it may exchange`,
+		`45:31: maxLifetime must be at least 1s`,
+		`46:7: client "gateway" logs users in and has no redirectURIs; list them`,
+		`46:11: the name "gateway" is already on line 43; users and clients have different names`,
+		`48:15: client "gateway" is public and has a secret; remove one of them`,
+		`50:7: a client's id is missing; write it`,
+		`50:7: client "" has no grants; list its grant types`,
+	},
+	"connector-auth-method.bad": {
+		`4:30: tokenEndpointAuthMethod: unknown value "private_key_jwt"; use one of client_secret_basic, client_secret_post`,
+	},
+	"connector-networks.bad": {
+		`4:33: allowNetworks: "10.20.0.1" is not a network; write it as 10.20.0.0/16`,
+	},
+	"connector-http.bad": {
+		`4:23: oidcWellKnownURL: "http://idp.example.com/.well-known/openid-configuration" is plain http beyond loopback; use https, or allowPlainHTTP: true beside it on a closed network`,
+	},
+	"connector-incomplete.bad": {
+		`2:5: connector "idp" has no oauthClientSecret, which exchanging tokens needs; add it as <namespace.key>`,
+		`2:5: oauthClientID is missing; write the gateway's client id`,
+		`2:5: oidcWellKnownURL is missing; write the address of the server's metadata`,
+	},
+	"connector-tls.bad": {
+		`4:10: unknown tls profile "internal"; add it under the top-level key tls`,
+	},
+	"connector-type.bad": {
+		`3:11: connector type "saml" is not supported; the only type is oidc`,
+	},
+	"control-character.bad": {
+		`32:21: audience contains a control character or line break; write it on one line`,
+	},
+	"custom-tag.bad": {
+		`32:21: audience: YAML tags are not supported; remove "!env"`,
+	},
+	"duplicate-app.bad": {
+		`37:11: apps: the name "files" is already used on line 15; names are unique`,
+	},
+	"duplicate-connector.bad": {
+		`7:11: connectors: the name "idp" is already used on line 2; names are unique`,
+	},
+	"duplicate-key.bad": {
+		`17:5: key "type" is already on line 16; remove one`,
+	},
+	"duplicate-section.bad": {
+		`40:1: section "http" is already on line 37; merge the two`,
+	},
+	"durations.bad": {
+		`10:29: keepAlive.interval must be longer than zero; write a duration such as 30s`,
+		`12:26: session.timeout must be longer than zero; write a duration such as 30s`,
+		`12:42: headerName: "Mcp Session" is not a header name; use Mcp-Session-Id`,
+		`17:28: refreshInterval must be longer than zero; write a duration such as 30s`,
+		`28:24: dialTimeout must be longer than zero; write a duration such as 30s`,
+		`29:33: keepAlive.interval must be longer than zero; write a duration such as 30s`,
+		`30:32: maxIdleConns must be at least 1`,
+		`30:56: maxIdleConnsPerHost must be at least 1`,
+		`41:20: timeout must be at most 1m; a call waits that long`,
+	},
+	"empty.bad": {
+		` the file is empty; it needs mcpProvider and apps`,
+	},
+	"enum.bad": {
+		`17:15: toolList: unknown value "some"; use one of all, policy`,
+		`32:17: type: unknown value "delegaton"; did you mean "delegation"?`,
+		`40:10: level: unknown value "warning"; did you mean "warn"?`,
+	},
+	"env-braces.bad": {
+		`32:21: "{{ AUDIENCE }}": only {{ env.NAME }} is replaced; correct the braces`,
+	},
+	"env-missing.bad": {
+		`32:21: environment variable ALSO_NOT_SET is not set or empty; set it`,
+		`32:21: environment variable NOT_SET is not set or empty; set it`,
+		`35:20: environment variable NOT_SET is not set or empty; set it`,
+	},
+	"exchange-incomplete.bad": {
+		`30:9: tokenExchange.audience is missing; write the audience of the MCP server`,
+		`30:9: tokenExchange.idp is missing; name a connector`,
+		`31:25: ttlParameter: "a b" is not a parameter name`,
+	},
+	"exchange-oauth-off.bad": {
+		`30:15: outbound.type: tokenExchange needs an agent's token, but authorization.oauth.enabled is false; enable it or use unprotected`,
+	},
+	"http-profile.bad": {
+		`38:8: tls profile "client" has no certFile and keyFile, which a listener needs; add them`,
+	},
+	"http.bad": {
+		`38:12: http.address: ":99999" is not host:port; write an address such as 127.0.0.1:8080`,
+		`39:8: unknown tls profile "server"; add it under the top-level key tls`,
+		`40:20: maxRequestBytes must be from 1024 to 67108864`,
+		`41:18: allowedHosts: "https://a.example.com" is not a host or host:port; write the value of the Host header`,
+		`42:20: allowedOrigins: "*" is not an origin; write scheme://host[:port] without a path or wildcard`,
+		`42:25: allowedOrigins: "https://a.example.com/" is not an origin; write scheme://host[:port] without a path or wildcard`,
+	},
+	"issuer-http.bad": {
+		`11:30: wellKnownEndpoint: "http://idp.example.com/.well-known/oauth-authorization-server" is plain http beyond loopback; use https, or allowPlainHTTP: true beside it on a closed network`,
+	},
+	"issuer-relative.bad": {
+		`11:30: wellKnownEndpoint: "idp.example.com/.well-known/oauth-authorization-server" is not an absolute http or https URL`,
+	},
+	"issuer-twice.bad": {
+		`14:30: wellKnownEndpoint: "https://idp.example.com/.well-known/oauth-authorization-server" is already on line 11; remove one`,
+	},
+	"key-not-text.bad": {
+		`17:5: a key of an entry of apps is not plain text`,
+	},
+	"list-not-list.bad": {
+		`38:1: section "apps" is not a list here or on line 14; write a list in both`,
+	},
+	"list.bad": {
+		`1:1: a configuration is a map of sections such as mcpProvider and apps, not a list`,
+	},
+	"long-value.bad": {
+		`16:11: app type "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… is not supported; the only type is mcpProxy`,
+	},
+	"merge-cycle.bad": {
+		`20:15: nested deeper than 32 levels; remove levels or an alias (*) to its own parent`,
+	},
+	"merge-wrong.bad": {
+		`18:11: << is a map of keys, not a single value`,
+		`22:14: << is a map of keys, not a single value`,
+	},
+	"method-introspection.bad": {
+		`13:21: method: introspection is not supported yet; use jwt`,
+	},
+	"method-unknown.bad": {
+		`13:21: method: "paseto" is not supported; use jwt`,
+		`14:30: clockSkew must be from 0s to 5m; expired tokens are accepted that long`,
+	},
+	"namespace-characters.bad": {
+		`18:13: toolNamespace.name: "files/" is not 1 to 64 characters of A-Z a-z 0-9 _ . -`,
+	},
+	"namespace-missing.bad": {
+		`15:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,
+	},
+	"namespace-prefix.bad": {
+		`40:13: toolNamespace.name: one of "files_more_" and "files_" (line 18) is the beginning of the other, so a call could mean two apps; change one`,
+	},
+	"no-apps.bad": {
+		`14:1: apps is missing or empty; add the MCP servers to protect`,
+	},
+	"no-connectors.bad": {
+		`25:16: unknown idp "idp": no connector has this name; add it under the top-level key connectors`,
+	},
+	"no-provider.bad": {
+		` mcpProvider is missing; add the section that agents connect to`,
+	},
+	"no-servers.bad": {
+		`10:7: authorization.oauth.servers is missing; name the authorization servers whose tokens are accepted, or write enabled: false`,
+	},
+	"no-transport.bad": {
+		`8:3: no transport is enabled; enable transports.stream`,
+	},
+	"outbound-missing.bad": {
+		`22:5: authorization.outbound.type is missing; write tokenExchange, or unprotected for a server that asks for no token`,
+	},
+	"outbound-no-exchange.bad": {
+		`29:15: outbound.tokenExchange is missing; add idp, audience and tools`,
+	},
+	"outbound-type.bad": {
+		`29:15: outbound.type: unknown value "tokenexchange"; did you mean "tokenExchange"?`,
+	},
+	"paths.bad": {
+		`11:13: sse.path: "mcp/sse" is not a path; begin with /, without query, escapes, // or ..`,
+		`12:20: sse.messagePath: "/mcp" is already stream.path; choose another path`,
+		`17:21: metadataPath: "/a//b" is not a path; begin with /, without query, escapes, // or ..`,
+		`46:13: health.location: "/mcp?x" is not a path; begin with /, without query, escapes, // or ..`,
+	},
+	"policy-both.bad": {
+		`28:17: opa has both rego and file; keep one`,
+	},
+	"policy-file-faulty.bad": {
+		`testdata/faulty.rego:5:1: policy "files": rego_parse_error: unexpected } token`,
+	},
+	"policy-file-missing.bad": {
+		`25:17: policy file: "absent.rego" does not exist`,
+	},
+	"policy-http-send.bad": {
+		`27:34: policy "files": rego_type_error: undefined function http.send`,
+	},
+	"policy-missing.bad": {
+		`22:5: authorization.inbound.opa is missing; an app needs a policy, in rego or file`,
+	},
+	"policy-neither.bad": {
+		`24:9: opa has neither rego nor file; add one`,
+	},
+	"policy-package.bad": {
+		`26:13: policy "files": package must be orchestrator, not other`,
+	},
+	"policy-quoted.bad": {
+		`25:17: policy "files": package must be orchestrator, not other`,
+	},
+	"policy-secret.bad": {
+		`27:22: policy "files" does not compile; its errors are not shown because it contains references to secrets or variables`,
+	},
+	"policy-syntax.bad": {
+		`30:13: policy "files": rego_parse_error: unexpected } token`,
+	},
+	"provider-disabled.bad": {
+		`8:12: mcpProvider.enabled is false; there is nothing else to run, write true`,
+	},
+	"secret-missing.bad": {
+		`32:21: secret <files.hots> is not in the secret provider; add it there`,
+	},
+	"secret-never-shown.bad": {
+		`29:15: outbound.type: unknown value "<gateway.clientSecret>"; use one of tokenExchange, unprotected`,
+		`38:12: http.address: "<gateway.clientSecret>" is not host:port; write an address such as 127.0.0.1:8080`,
+		`40:10: level: unknown value "<gateway.clientSecret>"; use one of debug, error, info, warn`,
+	},
+	"secret-shape.bad": {
+		`6:24: "<gatewaySecret>" is not a secret reference; write <namespace.key>`,
+	},
+	"session-placeholder.bad": {
+		`38:8: session.key repeats a few characters and can be guessed; make one with: openssl rand -base64 48`,
+	},
+	"session.bad": {
+		`38:8: session.key is shorter than 32 bytes; make one with: openssl rand -base64 48`,
+		`39:10: session.store: "redis" is not supported; the only store is memory`,
+	},
+	"syntax.bad": {
+		`3:5: not valid YAML: did not find expected ',' or ']'`,
+	},
+	"tab.bad": {
+		`2:1: not valid YAML: found character that cannot start any token; indent with spaces, not tabs, and quote values that begin with a special character`,
+	},
+	"tls-profile-empty.bad": {
+		`38:3: client has no value; give it one or remove the key`,
+	},
+	"tls.bad": {
+		`39:15: certFile needs keyFile beside it`,
+		`41:14: keyFile needs certFile beside it`,
+		`43:15: certFile: "absent.crt" does not exist`,
+		`46:15: certFile and keyFile: private key does not match public key`,
+		`48:13: caFile: "{{ env.CERTS }}/server.key" holds no PEM certificate`,
+		`50:17: clientAuth: "RequireAnyClientCert" proves nothing about a client or is unknown; did you mean "RequireAndVerifyClientCert"?`,
+		`51:17: minVersion: unknown value "1.1"; did you mean "1.2"?`,
+		`53:17: clientAuth: "RequireAndVerifyClientCert" needs clientCAFiles; name the certificates to verify against`,
+	},
+	"tool-duplicate.bad": {
+		`37:21: tool "read" is already on line 34; merge the two`,
+	},
+	"tool-ttl.bad": {
+		`35:20: ttl must be whole seconds from 1s to 1h`,
+		`37:15: tool "write" has no ttl; write how long its token lives, such as ttl: 5s`,
+		`38:24: scope "file:Write file:Read" is not one OAuth scope; write one in each entry, without spaces`,
+		`39:15: a tool's name is missing; write the name that the MCP server uses, without the namespace`,
+		`39:20: ttl must be whole seconds from 1s to 1h`,
+		`40:31: scope "" is not one OAuth scope; write one in each entry, without spaces`,
+	},
+	"transport.bad": {
+		`20:18: upstream.transport: "stdio" is not supported; the only transport is stream`,
+	},
+	"unknown-idp.bad": {
+		`31:16: unknown idp "ipd": no connector has this name; did you mean "idp"?`,
+	},
+	"unknown-key-far.bad": {
+		"15:5: unknown key `colour`; use one of allowBigNumbers, authorization, name, toolList, toolNamespace, type, upstream",
+	},
+	"unknown-key.bad": {
+		`15:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,
+		"17:5: unknown key `toolNamspace`; did you mean `toolNamespace`?",
+	},
+	"unknown-section.bad": {
+		"37:1: unknown key `mcpProviders`; did you mean `mcpProvider`?",
+	},
+	"unprotected-with-exchange": {
+		`30:9: warning: outbound.tokenExchange has no effect with type unprotected; remove one of them`,
+	},
+	"upstream-fragment.bad": {
+		`21:14: url: "http://files.example.com/mcp#x" has a fragment; remove it and what follows`,
+	},
+	"upstream-port.bad": {
+		`21:14: url: "http://files.example.com:99999/mcp" has no valid port`,
+	},
+	"upstream-query.bad": {
+		`21:14: url: "http://files.example.com/mcp?key=1" has a query; remove it`,
+	},
+	"upstream-scheme.bad": {
+		`21:14: url: "ftp://files.example.com/mcp" is not an absolute http or https URL`,
+	},
+	"upstream-tls.bad": {
+		`21:14: tls has no effect on an http:// url; write https:// or remove tls`,
+		`21:14: unknown tls profile "internal"; did you mean "external"?`,
+	},
+	"userinfo.bad": {
+		`11:30: wellKnownEndpoint: the address carries a user name or password; remove it and use a secret in the key meant for it`,
+		`21:14: url: the address carries a user name or password; remove it and use a secret in the key meant for it`,
+	},
+	"warnings": {
+		`10:7: warning: baseURL has no effect here: addresses are built from the host that the agent used`,
+		`11:7: warning: basePath has no effect here: use path and messagePath`,
+		`13:7: warning: endpointPath is the older name of path; rename it`,
+		`40:15: warning: tool "read" has no scopes, so the authorization server chooses what its token may do; list them`,
+		`43:12: warning: http.address: other machines can reach ":8443" and agents' tokens travel in the clear; set http.tls, or terminate TLS in front`,
+		`44:3: warning: hosts has no effect here: there is one listener: use http.address, http.tls and http.allowedHosts`,
+		`46:12: warning: admin.address: other machines can reach "0.0.0.0:9902", which asks for no credential; use a loopback address or close the network`,
+		`48:12: warning: service.address: other machines can reach "10.0.0.1:9000" and ask for exchanged tokens; use unix:/absolute/path or a loopback address`,
+		`50:3: warning: heartbeat has no effect here: probe health.location instead`,
+		`53:3: warning: logSessionID has no effect here: audit records carry the session`,
+		`54:3: warning: timeFormat has no effect here: times are RFC 3339 with nanoseconds`,
+		`55:3: warning: fieldOrdering has no effect here: the order of log fields is fixed`,
+		`56:1: warning: telemetry has no effect here: metrics are served at /metrics on admin.address`,
+	},
+	"wrong-bool.bad": {
+		`8:12: enabled: "yes" is not true or false; write true or false without quotes`,
+	},
+	"wrong-types.bad": {
+		`20:18: transport is text, not true or false; quote it if it is meant so`,
+		`26:11: name is a single value, not a list`,
+		`37:20: ttl: "5" is not a duration; write a number with its unit, such as 30s or 1h`,
+		`40:20: maxRequestBytes: "4096" is not a whole number; write digits without quotes`,
+		`41:17: allowedHosts is a list, not a single value; write each entry on its own line after a dash`,
+		`42:9: health is a map of keys, not a single value`,
+		`43:1: admin is a map of keys, not a list`,
+		`46:3: level has no value; give it one or remove the key`,
+		`48:3: store is a single value, not a map`,
+	},
+}

@@ -1,0 +1,5 @@
+package orchestrator
+
+result["allowed"] := true if {
+  input.x ==
+}

@@ -1,0 +1,102 @@
+package config
+
+import (
+	"net/netip"
+	"regexp"
+	"time"
+)
+
+var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+
+func (c *checker) connectors() {
+	for i := range c.cfg.Connectors {
+		k := &c.cfg.Connectors[i]
+		c.required(&k.Name, "a connector's name", "apps refer to it", k)
+		if k.Type != "oidc" {
+			c.errorf(c.place(&k.Type, k), "connector type %s is not supported; the only type is oidc", c.show(&k.Type))
+		}
+		if c.required(&k.OIDCWellKnownURL, "oidcWellKnownURL", "write the address of the server's metadata", k) {
+			c.issuer(&k.OIDCWellKnownURL, "oidcWellKnownURL", k.AllowPlainHTTP)
+		}
+		c.required(&k.OAuthClientID, "oauthClientID", "write the gateway's client id", k)
+		if k.TLS != "" {
+			c.profile(&k.TLS)
+		}
+		for j := range k.AllowNetworks {
+			if _, err := netip.ParsePrefix(k.AllowNetworks[j]); err != nil {
+				c.errorf(c.place(&k.AllowNetworks[j], k), "allowNetworks: %s is not a network; write it as 10.20.0.0/16", c.show(&k.AllowNetworks[j]))
+			}
+		}
+	}
+}
+
+func (c *checker) provider() {
+	p := &c.cfg.MCPProvider
+	if c.place(p) == nil {
+		c.errorf(nil, "mcpProvider is missing; add the section that agents connect to")
+		return
+	}
+	if !p.Enabled {
+		c.errorf(c.place(&p.Enabled, p), "mcpProvider.enabled is false; there is nothing else to run, write true")
+	}
+	if !p.Transports.Stream.Enabled && !p.Transports.SSE.Enabled {
+		c.errorf(c.place(&p.Transports, p), "no transport is enabled; enable transports.stream")
+	}
+	c.positive(&p.Transports.SSE.KeepAlive.Interval, "keepAlive.interval")
+	s := &p.Transports.Stream.Session
+	c.positive(&s.Timeout, "session.timeout")
+	if !headerName.MatchString(s.HeaderName) {
+		c.errorf(c.place(&s.HeaderName), "headerName: %s is not a header name; use Mcp-Session-Id", c.show(&s.HeaderName))
+	}
+	if p.Authorization.OAuth.Enabled {
+		c.oauth(&p.Authorization.OAuth)
+	}
+}
+
+func (c *checker) oauth(o *OAuth) {
+	p := &c.cfg.MCPProvider
+	if len(o.Servers) == 0 {
+		c.errorf(c.place(&o.Servers, o, &p.Authorization, p), "authorization.oauth.servers is missing; name the authorization servers whose tokens are accepted, or write enabled: false")
+	}
+	if o.Resource != "" {
+		c.address(&o.Resource, "resource")
+	}
+	lines := map[string]int{}
+	for i := range o.Servers {
+		s := &o.Servers[i]
+		if !c.required(&s.WellKnownEndpoint, "wellKnownEndpoint", "write the address of the server's metadata", s) {
+			continue
+		}
+		c.issuer(&s.WellKnownEndpoint, "wellKnownEndpoint", s.AllowPlainHTTP)
+		place := c.place(&s.WellKnownEndpoint)
+		if line := lines[s.WellKnownEndpoint]; line > 0 {
+			c.errorf(place, "wellKnownEndpoint: %s is already on line %d; remove one", c.show(&s.WellKnownEndpoint), line)
+		}
+		lines[s.WellKnownEndpoint] = place.Line
+		c.positive(&s.RefreshInterval, "refreshInterval")
+		c.validation(s)
+	}
+}
+
+func (c *checker) validation(s *AuthorizationServer) {
+	t := &s.TokenValidation
+	if len(t.ExpectedAudiences) == 0 {
+		c.errorf(c.place(&t.ExpectedAudiences, t, s), "expectedAudiences is missing or empty; list the audiences that tokens for this gateway carry")
+	}
+	c.unique(t.ExpectedAudiences, "expectedAudiences")
+	for i := range t.ExpectedAudiences {
+		if t.ExpectedAudiences[i] == "*" {
+			c.errorf(c.place(&t.ExpectedAudiences[i]), "expectedAudiences: there is no wildcard; list the audiences themselves")
+		}
+	}
+	switch t.Method {
+	case "jwt":
+	case "introspection":
+		c.errorf(c.place(&t.Method), "method: introspection is not supported yet; use jwt")
+	default:
+		c.errorf(c.place(&t.Method), "method: %s is not supported; use jwt", c.show(&t.Method))
+	}
+	if skew := &t.JWT.ClockSkew; *skew < 0 || *skew > 5*time.Minute {
+		c.errorf(c.place(skew), "clockSkew must be from 0s to 5m; expired tokens are accepted that long")
+	}
+}

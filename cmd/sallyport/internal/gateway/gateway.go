@@ -1,0 +1,113 @@
+// Package gateway runs a service and an Envoy beside it as one: they become ready together and end together.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/envoyproc"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/service"
+	"github.com/sallyport/sallyport/envoy"
+)
+
+// Config says what to run.
+type Config struct {
+	Service     *service.Service
+	Envoy       string // path of the binary
+	Concurrency int    // Envoy's worker threads; 0 means half the cores
+	OnReady     func() // called once, when the first call would succeed
+}
+
+// drainTime bounds how long calls in flight may take to finish after ctx has ended.
+const drainTime = 10 * time.Second
+
+// Run runs both until ctx ends or one of them does, and returns why it ended.
+func Run(ctx context.Context, cfg Config) error {
+	bootstrap, err := writeBootstrap(cfg.Service)
+	if err != nil {
+		return err
+	}
+	serving, endService := context.WithCancel(context.WithoutCancel(ctx))
+	defer endService()
+	serviceDone := make(chan error, 1)
+	go func() { serviceDone <- cfg.Service.Run(serving) }()
+
+	proxy, err := envoyproc.Start(envoyproc.Config{Binary: cfg.Envoy, Bootstrap: bootstrap,
+		AdminSocket: cfg.Service.Sockets.Admin, Concurrency: cfg.Concurrency, Log: cfg.Service.Log})
+	if err != nil {
+		endService()
+		return errors.Join(err, <-serviceDone)
+	}
+	waiting, stopWaiting := context.WithCancel(ctx)
+	defer stopWaiting()
+	go awaitReady(waiting, cfg, proxy)
+
+	select {
+	case <-ctx.Done():
+	case <-proxy.Done():
+		endService()
+		return errors.Join(fmt.Errorf("envoy ended: %w", orUnknown(proxy.Err())), <-serviceDone)
+	case err := <-serviceDone: // without its judge Envoy refuses everything; better that both end
+		stop(proxy, 0)
+		return err
+	}
+	cfg.Service.Log.Info("draining")
+	cfg.Service.Drain()
+	stop(proxy, drainTime)
+	endService()
+	return <-serviceDone
+}
+
+func stop(p *envoyproc.Process, within time.Duration) {
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	p.Stop(ctx)
+}
+
+func orUnknown(err error) error {
+	if err == nil {
+		return errors.New("exit status 0")
+	}
+	return err
+}
+
+func writeBootstrap(s *service.Service) (string, error) {
+	config, err := envoy.Bootstrap(service.Gateway(s.Config, s.Sockets))
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(s.Sockets.Dir(), 0o700); err != nil {
+		return "", err
+	}
+	path := filepath.Join(s.Sockets.Dir(), "envoy.yaml")
+	return path, os.WriteFile(path, config, 0o600)
+}
+
+// awaitReady calls OnReady once the service is ready and Envoy has its listeners. What keeps it waiting is logged.
+func awaitReady(ctx context.Context, cfg Config, proxy *envoyproc.Process) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	complain := time.NewTicker(5 * time.Second)
+	defer complain.Stop()
+	for {
+		ready, checks := cfg.Service.Ready()
+		if ready && proxy.Listening(ctx) {
+			cfg.OnReady()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-proxy.Done():
+			return
+		case <-complain.C:
+			cfg.Service.Log.Warn("not ready yet", slog.Any("checks", checks))
+		case <-tick.C:
+		}
+	}
+}

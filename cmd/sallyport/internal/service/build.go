@@ -1,0 +1,240 @@
+package service
+
+import (
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/session"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/envoy"
+	"github.com/sallyport/sallyport/exchange"
+	"github.com/sallyport/sallyport/exchange/sts"
+)
+
+// Translations from the configuration file to what each package wants. Nothing here decides anything.
+
+// Gateway describes cfg's gateway to the Envoy generator.
+func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
+	servicePath, _ := strings.CutPrefix(s.Service, "unix:")
+	g := envoy.Gateway{
+		Listen: cfg.HTTP.Address, Paths: endpoints(cfg),
+		ServiceSocket: servicePath, HubSocket: s.Hub, EgressSocket: s.Egress, AdminSocket: s.Admin,
+		MaxRequestBytes: uint32(cfg.HTTP.MaxRequestBytes), //nolint:gosec // config bounds it
+		MessageTimeout:  messageTimeout(cfg),
+	}
+	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
+		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
+		if len(t.ClientCAFiles) > 0 {
+			g.TLS.ClientCAFile = t.ClientCAFiles[0]
+		}
+	}
+	for _, a := range cfg.Apps {
+		up := a.Upstream.Stream
+		app := envoy.App{Name: a.Name, URL: up.URL, DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval}
+		if t := cfg.TLS[up.TLS]; t != nil {
+			app.TLS = &envoy.UpstreamTLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
+		}
+		g.Apps = append(g.Apps, app)
+	}
+	return g
+}
+
+// messageTimeout is how long Envoy waits for an answer: longer than everything that the service may wait for.
+func messageTimeout(cfg *config.Config) time.Duration {
+	longest := 5 * time.Second
+	for _, a := range cfg.Apps {
+		if x := a.Authorization.Outbound.TokenExchange; x != nil {
+			longest = max(longest, x.Timeout)
+		}
+	}
+	return longest + 5*time.Second // a policy, and a session to open at the upstream
+}
+
+// endpoints are the paths at which agents speak MCP, the stream's first.
+func endpoints(cfg *config.Config) []string {
+	t := cfg.MCPProvider.Transports
+	paths := []string{t.Stream.Path}
+	if t.SSE.Enabled {
+		paths = append(paths, t.SSE.Path, t.SSE.MessagePath)
+	}
+	return paths
+}
+
+// sessionHeader is the lower-case name of the session header, "" when sessions are off.
+func sessionHeader(cfg *config.Config) string {
+	s := cfg.MCPProvider.Transports.Stream.Session
+	if !s.Enabled {
+		return ""
+	}
+	return strings.ToLower(s.HeaderName)
+}
+
+// MCPURL is the address that agents are given.
+func MCPURL(cfg *config.Config) string {
+	return origin(cfg) + cfg.MCPProvider.Transports.Stream.Path
+}
+
+func origin(cfg *config.Config) string {
+	scheme := "http"
+	if cfg.HTTP.TLS != "" {
+		scheme = "https"
+	}
+	host := cfg.HTTP.Address
+	if at, err := netip.ParseAddrPort(host); err == nil && at.Addr().IsUnspecified() || strings.HasPrefix(host, ":") {
+		host = "127.0.0.1" + host[strings.LastIndexByte(host, ':'):]
+	}
+	return scheme + "://" + host
+}
+
+func newVerifier(cfg *config.Config, log *slog.Logger) (*token.Verifier, error) {
+	oauth := cfg.MCPProvider.Authorization.OAuth
+	if !oauth.Enabled {
+		return nil, nil
+	}
+	c := token.Config{Log: log}
+	for _, s := range oauth.Servers {
+		c.Issuers = append(c.Issuers, token.IssuerConfig{WellKnown: s.WellKnownEndpoint, RefreshInterval: s.RefreshInterval,
+			Audiences: s.TokenValidation.ExpectedAudiences, ClockSkew: s.TokenValidation.JWT.ClockSkew, AllowPlainHTTP: s.AllowPlainHTTP})
+	}
+	return token.New(c)
+}
+
+// newExchange makes the OAuth client of one app: apps may ask one connector in different ways.
+func newExchange(cfg *config.Config, x *config.TokenExchange, log *slog.Logger) (*exchange.Client, error) {
+	for _, c := range cfg.Connectors {
+		if c.Name != x.IDP {
+			continue
+		}
+		trust, err := clientTLS(cfg.TLS[c.TLS])
+		if err != nil {
+			return nil, err
+		}
+		var networks []netip.Prefix
+		for _, n := range c.AllowNetworks {
+			networks = append(networks, netip.MustParsePrefix(n)) // config has parsed them
+		}
+		parameter := x.TTLParameter
+		if parameter == "" {
+			parameter = "-"
+		}
+		return exchange.New(exchange.Config{WellKnown: c.OIDCWellKnownURL, ClientID: c.OAuthClientID,
+			ClientSecret: c.OAuthClientSecret.Reveal(), AuthMethod: c.TokenEndpointAuthMethod, TTLParameter: parameter,
+			Timeout: x.Timeout, TLS: trust, AllowPlainHTTP: c.AllowPlainHTTP, AllowNetworks: networks, Log: log})
+	}
+	return nil, fmt.Errorf("connector %q does not exist", x.IDP)
+}
+
+func clientTLS(p *config.TLS) (*tls.Config, error) {
+	if p == nil {
+		return nil, nil
+	}
+	out := &tls.Config{MinVersion: tls.VersionTLS12}
+	if p.MinVersion == "1.3" {
+		out.MinVersion = tls.VersionTLS13
+	}
+	if p.CAFile != "" {
+		pem, err := os.ReadFile(p.CAFile)
+		if err != nil {
+			return nil, err
+		}
+		out.RootCAs = x509.NewCertPool()
+		if !out.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%s holds no certificate", p.CAFile)
+		}
+	}
+	if p.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		out.Certificates = []tls.Certificate{pair}
+	}
+	return out, nil
+}
+
+// newApp compiles an app's policy and rules; clients holds the exchange clients by app name.
+func newApp(a *config.App, clients map[string]*exchange.Client) (*authz.App, error) {
+	opa := a.Authorization.Inbound.OPA
+	if opa == nil {
+		return nil, fmt.Errorf("app %q has no inbound policy", a.Name)
+	}
+	p, err := policy.Compile(opa.Name, opa.File, opa.Source)
+	if err != nil {
+		return nil, err
+	}
+	app := &authz.App{Name: a.Name, Prefix: a.ToolNamespace.Name, Route: envoy.AppRoute(a.Name), Policy: p,
+		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all"}
+	if a.ToolNamespace.Disabled {
+		app.Prefix = ""
+	}
+	x := a.Authorization.Outbound.TokenExchange
+	if a.Authorization.Outbound.Type != "tokenExchange" || x == nil {
+		return app, nil
+	}
+	app.Exchange = &authz.ExchangeRule{Exchanger: exchanger{clients[a.Name]}, Audience: x.Audience,
+		Delegation: x.Type == "delegation", ActorToken: x.ActorToken != "", RequireAct: x.RequireAct,
+		AllowOpaque: x.OpaqueTokens, AllowOthers: x.UnlistedTools == "allow", Tools: map[string]authz.ToolRule{}}
+	for _, t := range x.Tools {
+		rule := authz.ToolRule{Lifetime: t.TTL}
+		for _, s := range t.Scopes {
+			rule.Scopes = append(rule.Scopes, s.Name)
+		}
+		app.Exchange.Tools[t.Name] = rule
+	}
+	return app, nil
+}
+
+// newSealer seals session ids with the configured key, or with one that lives as long as the process.
+func newSealer(cfg *config.Config) (*session.Sealer, error) {
+	key := []byte(cfg.Session.Key.Reveal())
+	if len(key) == 0 {
+		key = make([]byte, session.MinKeyBytes)
+		rand.Read(key)
+	}
+	return session.NewSealer(key)
+}
+
+func audiences(cfg *config.Config) []string {
+	var out []string
+	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
+		out = append(out, s.TokenValidation.ExpectedAudiences...)
+	}
+	return out
+}
+
+// newSTS makes the embedded authorization server, or nil when the file has none.
+func newSTS(cfg *config.Config, log *slog.Logger) (*sts.Server, error) {
+	p := cfg.AuthProvider
+	if p == nil || !p.Enabled {
+		return nil, nil
+	}
+	c := sts.Config{Issuer: p.Issuer, DefaultAudience: p.DefaultAudience, Resources: p.Resources, Scopes: p.Scopes,
+		AccessTokenLifetime: p.AccessTokenLifetime, NarrowToSubject: p.NarrowToSubject, Log: log}
+	if p.KeyFile != "" {
+		pem, err := os.ReadFile(p.KeyFile)
+		if err != nil {
+			return nil, err
+		}
+		if c.Key, err = sts.ParseKey(pem); err != nil {
+			return nil, fmt.Errorf("%s: %w", p.KeyFile, err)
+		}
+	}
+	for _, u := range p.Users {
+		c.Users = append(c.Users, sts.User{Subject: u.Subject, Claims: u.Claims, Scopes: u.Scopes})
+	}
+	for _, cl := range p.Clients {
+		c.Clients = append(c.Clients, sts.Client{ID: cl.ID, Secret: cl.Secret.Reveal(), Public: cl.Public,
+			Redirects: cl.RedirectURIs, Grants: cl.Grants, Scopes: cl.Scopes, Exchange: sts.Exchange(cl.Exchange)})
+	}
+	return sts.New(c)
+}

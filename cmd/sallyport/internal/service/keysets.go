@@ -1,0 +1,35 @@
+package service
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/sallyport/sallyport/authz/token"
+)
+
+// keySets shows the state of each issuer's keys.
+type keySets struct{ verifier *token.Verifier }
+
+var (
+	keysDesc     = prometheus.NewDesc("sallyport_keyset_keys", "Usable keys of an issuer.", []string{"issuer"}, nil)
+	ageDesc      = prometheus.NewDesc("sallyport_keyset_age_seconds", "Time since an issuer's keys were last fetched.", []string{"issuer"}, nil)
+	fetchesDesc  = prometheus.NewDesc("sallyport_keyset_fetches_total", "Fetches of an issuer's keys.", []string{"issuer"}, nil)
+	failuresDesc = prometheus.NewDesc("sallyport_keyset_fetch_failures_total", "Failed fetches of an issuer's keys.", []string{"issuer"}, nil)
+)
+
+func (k keySets) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{keysDesc, ageDesc, fetchesDesc, failuresDesc} {
+		ch <- d
+	}
+}
+
+func (k keySets) Collect(ch chan<- prometheus.Metric) {
+	if k.verifier == nil {
+		return
+	}
+	for _, s := range k.verifier.Stats() {
+		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(s.Keys), s.Issuer)
+		ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, s.Age.Seconds(), s.Issuer)
+		ch <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(s.Fetches), s.Issuer)
+		ch <- prometheus.MustNewConstMetric(failuresDesc, prometheus.CounterValue, float64(s.Failures), s.Issuer)
+	}
+}

@@ -1,0 +1,88 @@
+package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+)
+
+// pollInterval is how often the files are looked at. Polling contents, not watching names, is what survives the
+// symlink swaps of Kubernetes volumes and the rename dances of editors.
+const pollInterval = 500 * time.Millisecond
+
+// watch reloads when a file that the configuration was built from changes. A file that does not load keeps what
+// runs, and says so.
+func (s *Service) watch(ctx context.Context) error {
+	tick := time.NewTicker(pollInterval)
+	defer tick.Stop()
+	for last := s.Config; ; {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		if !last.Changed() {
+			continue
+		}
+		var err error
+		if last, err = s.reload(); err != nil {
+			s.reloads.successful.Set(0)
+			s.Log.Error("configuration not reloaded; the previous one stays in force", "error", err)
+			continue
+		}
+		s.reloads.successful.Set(1)
+		s.reloads.when.SetToCurrentTime()
+		s.Log.Info("configuration reloaded")
+	}
+}
+
+var errRestart = errors.New("the change reaches beyond policies, tools and limits, and takes effect on a restart only")
+
+// reload puts the files as they are now in force, all of them or nothing. It returns what it read in any case.
+func (s *Service) reload() (*config.Config, error) {
+	cfg, problems := s.Load()
+	for _, p := range problems {
+		if !p.Warning {
+			return cfg, errors.New(p.String())
+		}
+	}
+	if fixed(cfg) != fixed(s.Config) {
+		return cfg, errRestart
+	}
+	g, err := s.newGate(cfg)
+	if err != nil {
+		return cfg, err
+	}
+	s.setGate(g)
+	return cfg, nil
+}
+
+// fixed sums up what a reload cannot change: listeners, keys, connectors, and where the upstreams are.
+func fixed(cfg *config.Config) [sha256.Size]byte {
+	c := *cfg
+	c.Apps = nil
+	for _, a := range cfg.Apps {
+		a.Authorization.Inbound = config.Inbound{}
+		a.AllowBigNumbers, a.ToolList = false, ""
+		if x := a.Authorization.Outbound.TokenExchange; x != nil {
+			exchange := *x
+			exchange.Tools, exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = nil, "", false, false
+			a.Authorization.Outbound.TokenExchange = &exchange
+		}
+		c.Apps = append(c.Apps, a)
+	}
+	c.HTTP.AllowedHosts, c.HTTP.AllowedOrigins = nil, nil
+	sum := sha256.New()
+	if err := json.NewEncoder(sum).Encode(c); err != nil {
+		panic(err) // a plain struct
+	}
+	for _, connector := range cfg.Connectors {
+		_, _ = io.WriteString(sum, connector.OAuthClientSecret.Reveal()+"\x00") // redacted by the encoder
+	}
+	return [sha256.Size]byte(sum.Sum(nil))
+}

@@ -1,0 +1,269 @@
+// Package service wires one gateway together: what the file describes, running. It decides nothing itself.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/session"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/exchange"
+	"github.com/sallyport/sallyport/exchange/sts"
+	"github.com/sallyport/sallyport/extproc"
+	"github.com/sallyport/sallyport/extproc/hub"
+)
+
+// Options say what to run.
+type Options struct {
+	Config  *config.Config
+	File    string                                    // where Config came from
+	Load    func() (*config.Config, []config.Problem) // reads File again, for reloads
+	Log     *slog.Logger
+	Version string
+}
+
+// Service is one running gateway, Envoy excepted.
+type Service struct {
+	Options
+	Sockets Sockets
+
+	audit     *audit.Log
+	verifier  *token.Verifier // nil when OAuth is off
+	clients   map[string]*exchange.Client
+	sealer    *session.Sealer
+	hub       *hub.Hub
+	processor *extproc.Server
+	provider  *sts.Server // nil when the file has none
+	registry  *prometheus.Registry
+	metrics   *authz.Metrics
+	reloads   reloadMetrics
+	gate      atomic.Pointer[authz.Gate]
+	routed    atomic.Bool // an Envoy with our routes is there
+	draining  atomic.Bool
+}
+
+// New builds everything that o describes and opens its audit log, but listens nowhere yet.
+func New(o Options) (*Service, error) {
+	s := &Service{Options: o, registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
+	var err error
+	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
+		return nil, err
+	}
+	if s.verifier, err = newVerifier(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	if s.sealer, err = newSealer(o.Config); err != nil {
+		return nil, err
+	}
+	if s.provider, err = newSTS(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	for _, a := range o.Config.Apps {
+		if x := a.Authorization.Outbound.TokenExchange; x != nil && a.Authorization.Outbound.Type == "tokenExchange" {
+			if s.clients[a.Name], err = newExchange(o.Config, x, o.Log.With("app", a.Name)); err != nil {
+				return nil, fmt.Errorf("app %s: %w", a.Name, err)
+			}
+		}
+	}
+	if s.audit, err = openAudit(o.Config.Audit.File); err != nil {
+		return nil, err
+	}
+	s.metrics = authz.NewMetrics(s.registry)
+	s.processor = extproc.NewServer(o.Log)
+	if s.hub, err = s.newHub(); err != nil {
+		return nil, err
+	}
+	s.register()
+	g, err := s.newGate(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	s.setGate(g)
+	return s, nil
+}
+
+func openAudit(file string) (*audit.Log, error) {
+	if file == "" {
+		return audit.Open(audit.Config{Writer: os.Stderr})
+	}
+	return audit.Open(audit.Config{Path: file})
+}
+
+func (s *Service) newHub() (*hub.Hub, error) {
+	session := s.Config.MCPProvider.Transports.Stream.Session
+	header := sessionHeader(s.Config)
+	return hub.New(hub.Config{
+		Gate:     func() hub.Gate { return s.gate.Load() },
+		Upstream: hub.Egress(s.Sockets.Egress),
+		Sessions: s.sealer, SessionHeader: header, SessionTimeout: session.Timeout, ClientMayEnd: session.AllowClientTermination,
+		MaxRequestBytes: int64(s.Config.HTTP.MaxRequestBytes),
+		Version:         s.Version, Log: s.Log,
+	})
+}
+
+// newGate builds the judge for cfg. On a reload only the gate is new; keys, sessions and connections stay.
+func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
+	p := cfg.MCPProvider
+	stream, oauth := p.Transports.Stream, p.Authorization.OAuth
+	c := authz.Config{
+		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
+		Paths:        authz.Paths{MCP: stream.Path, SSE: endpoints(cfg)[1:], Metadata: oauth.MetadataPath, Health: cfg.Health.Location},
+		ClientMayEnd: stream.Session.AllowClientTermination,
+		Audiences:    audiences(cfg), Resource: oauth.Resource, Listen: cfg.HTTP.Address,
+		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
+		MaxRequestBytes: int64(cfg.HTTP.MaxRequestBytes),
+	}
+	if s.verifier != nil {
+		c.Tokens = s.verifier
+	}
+	for i := range cfg.Apps {
+		app, err := newApp(&cfg.Apps[i], s.clients)
+		if err != nil {
+			return nil, err
+		}
+		c.Apps = append(c.Apps, app)
+	}
+	return authz.New(c)
+}
+
+func (s *Service) setGate(g *authz.Gate) {
+	s.gate.Store(g)
+	s.processor.SetGate(g)
+}
+
+// Run serves until ctx ends, then lets what is in flight finish.
+func (s *Service) Run(ctx context.Context) error {
+	if err := s.Sockets.prepare(); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	if err := s.serveAll(ctx, group); err != nil {
+		return err
+	}
+	background := []func(context.Context) error{s.runHub, s.watch}
+	if s.verifier != nil {
+		background = append(background, s.verifier.Run)
+	}
+	for _, c := range s.clients {
+		background = append(background, c.Run)
+	}
+	for _, run := range background {
+		group.Go(func() error { return ignoreEnd(run(ctx)) })
+	}
+	err := group.Wait()
+	return errors.Join(ignoreEnd(err), s.audit.Close())
+}
+
+// runHub runs the hub once there is an Envoy to reach the upstreams through, so that an Envoy that is slower to start
+// than we are does not look like a failure of every upstream.
+func (s *Service) runHub(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", s.Sockets.Egress)
+		if err == nil {
+			_ = conn.Close()
+			s.routed.Store(true)
+			return s.hub.Run(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// serveAll opens every listener before anything is served, so that a taken address ends the program at once.
+func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
+	grpcListener, err := listen(ctx, s.Sockets.Service)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return s.serveGRPC(ctx, grpcListener) })
+	hubListener, err := listen(ctx, "unix:"+s.Sockets.Hub)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return s.hub.Serve(ctx, hubListener) })
+	servers := map[string]http.Handler{s.Config.Admin.Address: s.adminHandler()}
+	if s.provider != nil {
+		servers[s.Config.AuthProvider.Address] = s.provider
+	}
+	for address, handler := range servers {
+		l, err := listen(ctx, address)
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return serveHTTP(ctx, l, handler) })
+	}
+	return nil
+}
+
+func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
+	server := grpc.NewServer(
+		grpc.MaxRecvMsgSize(int(s.Config.HTTP.MaxRequestBytes)+1<<20), // a body that Envoy let through at its soft edge, and headers
+		grpc.MaxConcurrentStreams(20000),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WaitForHandlers(true),
+	)
+	extprocv3.RegisterExternalProcessorServer(server, s.processor)
+	alsv3.RegisterAccessLogServiceServer(server, extproc.NewCompletions(s.audit.Completion, s.Log))
+	healthv1.RegisterHealthServer(server, health.NewServer())
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		<-ctx.Done()
+		s.draining.Store(true)
+		timer := time.AfterFunc(drainTime, server.Stop)
+		server.GracefulStop()
+		timer.Stop()
+	}()
+	err := server.Serve(l)
+	if ctx.Err() != nil {
+		<-stopped
+		return nil
+	}
+	return err
+}
+
+// drainTime bounds how long calls in flight may take to finish once the service is told to end.
+const drainTime = 10 * time.Second
+
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
+	stop := context.AfterFunc(ctx, func() {
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		defer cancel()
+		_ = server.Shutdown(bounded)
+		_ = server.Close()
+	})
+	defer stop()
+	return ignoreEnd(server.Serve(l))
+}
+
+func ignoreEnd(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,111 @@
+package service
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Sockets are the private ways between the service and its Envoy. Who can open them can act as either, so they live
+// in a directory that only their owner can enter.
+type Sockets struct {
+	Service string // ext_proc and access log: "unix:/path" or "host:port"
+	Hub     string // path: the hub, HTTP/2
+	Egress  string // path: Envoy's way to the upstreams, for the hub
+	Admin   string // path: Envoy's admin interface
+}
+
+// SocketsFor returns the sockets of the gateway that configFile describes: beside service.address when that is a
+// unix socket, otherwise in a directory of the user's own, named after the file so that two gateways do not meet.
+func SocketsFor(configFile, address string) (Sockets, error) {
+	dir, err := socketDir(configFile, address)
+	if err != nil {
+		return Sockets{}, err
+	}
+	s := Sockets{Service: address, Hub: filepath.Join(dir, "hub.sock"), Egress: filepath.Join(dir, "egress.sock"),
+		Admin: filepath.Join(dir, "envoy-admin.sock")}
+	if address == "" {
+		s.Service = "unix:" + filepath.Join(dir, "service.sock")
+	}
+	if longest := s.Admin; len(longest) > 100 { // sun_path holds 108 bytes
+		return Sockets{}, fmt.Errorf("socket path %s is too long; set service.address to a shorter one", longest)
+	}
+	return s, nil
+}
+
+func socketDir(configFile, address string) (string, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		return filepath.Dir(path), nil
+	}
+	abs, err := filepath.Abs(configFile)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256([]byte(abs))
+	name := "sallyport-" + hex.EncodeToString(sum[:4])
+	if run := os.Getenv("XDG_RUNTIME_DIR"); run != "" {
+		return filepath.Join(run, name), nil
+	}
+	return filepath.Join(os.TempDir(), "sallyport-"+strconv.Itoa(os.Getuid()), name), nil
+}
+
+// Dir is the directory of the sockets.
+func (s Sockets) Dir() string { return filepath.Dir(s.Hub) }
+
+// prepare makes the directory, and refuses one that others can enter.
+func (s Sockets) prepare() error {
+	if err := os.MkdirAll(s.Dir(), 0o700); err != nil {
+		return err
+	}
+	info, err := os.Lstat(s.Dir())
+	if err != nil {
+		return err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() && os.Getuid() != 0 {
+		return fmt.Errorf("%s belongs to another user; set service.address", s.Dir())
+	}
+	return nil
+}
+
+// listen opens a unix socket ("unix:/path" or a path) for its owner and group alone, or a TCP address.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	path, isUnix := strings.CutPrefix(address, "unix:")
+	if !isUnix && !strings.HasPrefix(address, "/") {
+		return new(net.ListenConfig).Listen(ctx, "tcp", address)
+	}
+	if err := removeStale(ctx, path); err != nil {
+		return nil, err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// removeStale removes the socket of a process that is gone, and refuses to take over from one that is not.
+func removeStale(ctx context.Context, path string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("%s is in use: is the same configuration running already?", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
