@@ -1,6 +1,8 @@
 package authz
 
 import (
+	"strings"
+
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
@@ -151,10 +153,7 @@ func (g *Gate) owner(c *Call) session.Owner {
 	return session.Owner{Issuer: c.identity.Issuer, Subject: c.identity.Subject, ClientID: c.identity.ClientID, Route: g.cfg.Paths.MCP}
 }
 
-// clip bounds text that came from outside before it is repeated.
+// clip makes text from outside fit to be repeated: bounded, and valid UTF-8.
 func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n]
-	}
-	return s
+	return strings.ToValidUTF8(s[:min(len(s), n)], "\uFFFD")
 }

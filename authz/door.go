@@ -18,8 +18,9 @@ import (
 
 // The first door: everything that the headers alone can refuse, before a byte of body is buffered.
 
-// singular are the fields whose second value would let two readers see two different requests.
-var singular = []string{"authorization", "content-type", "content-length", "content-encoding", "host", "origin",
+// singular are the fields whose second value would let two readers see two different requests. Authorization has a
+// check, and an answer, of its own.
+var singular = []string{"content-type", "content-length", "content-encoding", "host", "origin",
 	"mcp-protocol-version", "mcp-method", "mcp-name", "mcp-session-id", "last-event-id"}
 
 // admit checks where the request comes from and where it is going.
@@ -36,7 +37,7 @@ func (g *Gate) admit(r Request) *rejection {
 	if !slices.Contains([]string{"POST", "GET", "DELETE"}, r.Method) {
 		return denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow())
 	}
-	if name := r.Header.repeated(singular...); name != "" && name != "authorization" {
+	if name := r.Header.repeated(singular...); name != "" {
 		code := mcpparse.CodeInvalidRequest
 		if strings.HasPrefix(name, "mcp-") {
 			code = mcpparse.CodeHeaderMismatch

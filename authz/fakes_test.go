@@ -129,7 +129,7 @@ result["external_message"] := "not in tools" { input.request.mcp.tool.params.nam
 
 const openRego = `package orchestrator
 default result["allowed"] := false
-result["allowed"] := true if input.request.mcp.tool.params.name in {"echo", "über"}
+result["allowed"] := true if input.request.mcp.tool.params.name == "echo"
 result["allowed"] := "yes" if input.request.mcp.tool.params.name == "notBoolean"
 result["allowed"] := true if {
 	input.request.mcp.tool.params.name == "broken"

@@ -120,7 +120,6 @@ type Call struct {
 	rawToken string
 	identity *token.Identity
 	session  session.Session // zero: none
-	sealed   bool            // session is set
 	msg      mcpparse.Message
 	era      mcpparse.Era
 	version  string // protocol version that the agent speaks

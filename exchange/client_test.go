@@ -55,7 +55,7 @@ func serve(t *testing.T, start func(*httptest.Server)) *server {
 	start(s.Server)
 	t.Cleanup(s.Close)
 	s.metadata = func() any { return map[string]any{"issuer": s.URL, "token_endpoint": s.URL + "/token"} }
-	s.answer = func(w http.ResponseWriter, form url.Values) { writeJSON(w, 200, good(s.URL)) }
+	s.answer = func(w http.ResponseWriter, _ url.Values) { writeJSON(w, 200, good(s.URL)) }
 	return s
 }
 

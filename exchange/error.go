@@ -11,14 +11,14 @@ import (
 type Kind uint8
 
 const (
-	// Refused: the authorization server answered with an OAuth error, or the
+	// Refused says that the authorization server answered with an OAuth error, or the
 	// request was one that no server would accept ([ErrRequest]). The same
 	// request will be refused again.
 	Refused Kind = iota + 1
-	// Unavailable: there was no answer from an authorization server. A 5xx, 429,
+	// Unavailable says that there was no answer from an authorization server. A 5xx, 429,
 	// redirect, timeout, broken connection, a web page; or no metadata yet.
 	Unavailable
-	// Unacceptable: there was an answer, and it failed a check. Its token was
+	// Unacceptable says that there was an answer, and it failed a check. Its token was
 	// dropped.
 	Unacceptable
 )

@@ -100,7 +100,7 @@ func (m *machine) next(ctx context.Context, ev any) (action, error) {
 		}
 	case responseEvent:
 		switch m.phase {
-		case wantBody: // Envoy answered by itself, a body over its limit for instance: the request is over
+		case wantHeaders, wantBody: // Envoy answered by itself, an upgrade or a body over its limit: the request is over
 			m.abort("answered by Envoy before the body was complete")
 			return action{pass: true, answers: wantResponse, last: true}, nil
 		case wantResponse:

@@ -15,7 +15,7 @@ const maxInteger = "9007199254740991"
 const MaxPathBytes = 256
 
 // isInteger reports whether a number token is written as an integer: 1.0 and 1e2 are not.
-func isInteger(token []byte) bool { return bytes.IndexAny(token, ".eE") < 0 }
+func isInteger(token []byte) bool { return !bytes.ContainsAny(token, ".eE") }
 
 // outOfRange reports whether readers differ about a number token: an integer beyond ±(2^53−1), or a number that
 // overflows binary64.
@@ -24,7 +24,7 @@ func outOfRange(token []byte) bool {
 		digits := bytes.TrimPrefix(token, []byte("-"))
 		return len(digits) > len(maxInteger) || len(digits) == len(maxInteger) && string(digits) > maxInteger
 	}
-	if bytes.IndexAny(token, "eE") < 0 {
+	if !bytes.ContainsAny(token, "eE") {
 		return false // MaxNumberBytes digits are far below 1.8e308
 	}
 	_, err := strconv.ParseFloat(string(token), 64)

@@ -171,7 +171,7 @@ func (s *scanner) version(at slot) string {
 // target reads what the message is aimed at.
 func (s *scanner) target(m *Message) fault {
 	m.Target = methods[m.Method].Target
-	at := unnoted
+	var at slot
 	switch m.Target {
 	case Tool, Prompt:
 		at = paramsName

@@ -48,7 +48,7 @@ func NewEventReader(src io.Reader, maxBytes int) *EventReader {
 func (r *EventReader) Next() (Event, error) {
 	for {
 		line, err := r.readLine()
-		if err == io.EOF && (r.hasData || len(r.line) > 0) {
+		if errors.Is(err, io.EOF) && (r.hasData || len(r.line) > 0) {
 			err = io.ErrUnexpectedEOF
 		}
 		if err != nil {

@@ -70,7 +70,7 @@ func scan(body []byte, p place, maxValues int) (*scanner, error) {
 	if _, err := s.value(p, 0); err != nil {
 		return s, err
 	}
-	if _, err := s.dec.ReadToken(); err != io.EOF {
+	if _, err := s.dec.ReadToken(); !errors.Is(err, io.EOF) {
 		return s, errTrailing
 	}
 	return s, nil

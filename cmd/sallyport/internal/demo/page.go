@@ -45,7 +45,7 @@ func (p *page) step(title string) {
 	p.print("\n%s\n", p.style(bold, fmt.Sprintf("%d. %s", p.steps, title)))
 }
 
-func (p *page) line(label, value string) { p.print("   %-28s %s\n", label, value) }
+func (p *page) line(label, value string) { p.print("   %-30s %s\n", label, value) }
 
 func (p *page) note(s string) { p.print("   %s\n", p.style(dim, s)) }
 
@@ -56,7 +56,7 @@ func (p *page) verdict(call, answer string, refused bool) {
 	if refused {
 		word = p.style(red, "refused")
 	}
-	p.print("   %-28s %s  %s\n", call, word, answer)
+	p.print("   %-30s %s  %s\n", call, word, answer)
 }
 
 func (p *page) diff(old, changed string) {
@@ -68,11 +68,11 @@ func (p *page) claims(title string, claims map[string]any) {
 	p.print("   %s\n", title)
 	for _, name := range []string{"iss", "sub", "act", "client_id", "aud", "scope"} {
 		if v, ok := claims[name]; ok {
-			p.print("     %-10s %s\n", name, plain(v))
+			p.print("     %-28s %s\n", name, plain(v))
 		}
 	}
 	iat, exp := number(claims["iat"]), number(claims["exp"])
-	p.print("     %-10s %s\n", "lifetime", time.Duration(exp-iat)*time.Second)
+	p.print("     %-28s %s\n", "lifetime", time.Duration(exp-iat)*time.Second)
 }
 
 // record shows the telling fields of an audit line.

@@ -109,7 +109,7 @@ func (s *story) list(ctx context.Context) error {
 	for _, t := range tools.Tools {
 		s.page.line(t.Name, t.Description)
 	}
-	s.page.note("items_updateItem exists, but no policy allows it: it is not shown")
+	s.page.note("the items server also has updateItem; no policy allows it, so it is not shown")
 	if len(tools.Tools) != 4 {
 		return fmt.Errorf("want 4 tools, got %d", len(tools.Tools))
 	}
@@ -131,7 +131,8 @@ func (s *story) allowed(ctx context.Context) error {
 		return err
 	}
 	s.page.claims("the token that the second server received", claims)
-	s.page.note("same user, acting agent in `act`, one audience, one scope, five seconds; the agent's own token went no further")
+	s.page.note("the same user; the gateway and the agent in `act`; one audience, one scope, five seconds")
+	s.page.note("the agent's own token went no further than the first door")
 	return nil
 }
 

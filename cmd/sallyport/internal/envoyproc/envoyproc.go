@@ -62,7 +62,7 @@ func Start(cfg Config) (*Process, error) {
 	if cfg.Concurrency == 0 {
 		cfg.Concurrency = max(1, runtime.NumCPU()/2)
 	}
-	//nolint:gosec // the binary is the operator's choice
+	//nolint:noctx // it ends by draining, not when a context does
 	cmd := exec.Command(cfg.Binary, "-c", cfg.Bootstrap, "--concurrency", strconv.Itoa(cfg.Concurrency),
 		"--disable-hot-restart", "--log-format", "%l\t%n\t%v", "--log-level", "warning")
 	// If we die, however suddenly, Envoy dies with us rather than serve alone.

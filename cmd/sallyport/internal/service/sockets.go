@@ -89,7 +89,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // Envoy may be another user of the same group
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

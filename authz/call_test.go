@@ -1,0 +1,316 @@
+package authz_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/mcpparse"
+)
+
+// One row for each way in which a call can be answered.
+func TestCalls(t *testing.T) {
+	unknown := func(name string) string { return "200 -32602 Unknown tool: " + name }
+	listAll := func(w *world) { w.items.ListAll = true }
+	others := func(w *world) { w.items.Exchange.AllowOthers = true }
+	for _, test := range []struct {
+		name, tool, arguments string
+		change                func(w *world)
+		want                  string
+		reason                string // in the audit, a part
+		shown                 bool   // a list shows the tool
+	}{
+		{name: "allowed, exchanged", tool: "my_server_listItems", want: "forward app-items", shown: true},
+		{name: "allowed, unprotected", tool: "open_echo", want: "forward app-open", shown: true},
+		{name: "allowed by arguments", tool: "my_server_updateItem", arguments: `{"price":99}`, want: "forward app-items", shown: true},
+		{name: "listed, denied by arguments", tool: "my_server_updateItem", arguments: `{"price":100}`, want: "200 isError denied by policy", reason: "policy: denied", shown: true},
+		{name: "denied with a message", tool: "my_server_mondayItem", want: "200 isError only on Mondays", reason: "only on Mondays", shown: true},
+		{name: "denied for scope", tool: "my_server_purgeItem", want: "403 -32600 purging needs more", reason: "insufficient scope", shown: true},
+		{name: "denied, hidden", tool: "my_server_createItem", want: unknown("my_server_createItem"), reason: "policy: denied"},
+		{name: "denied, list shows all", tool: "my_server_createItem", change: listAll, want: "200 isError denied by policy", reason: "policy: denied", shown: true},
+		{name: "no such tool", tool: "my_server_nothing", want: unknown("my_server_nothing"), reason: "policy: denied"},
+		{name: "allowed, not in tools", tool: "my_server_notInTools", want: unknown("my_server_notInTools"), reason: "not named in tokenExchange.tools"},
+		{name: "allowed, not in tools, list shows all", tool: "my_server_notInTools", change: listAll, want: "200 isError denied by policy", reason: "not named in tokenExchange.tools", shown: true},
+		{name: "allowed, not in tools, others are", tool: "my_server_notInTools", change: others, want: "forward app-items", shown: true},
+		{name: "hidden tools say nothing", tool: "my_server_saysButNotInTools", want: unknown("my_server_saysButNotInTools")},
+		{name: "not boolean", tool: "open_notBoolean", want: unknown("open_notBoolean"), reason: "policy: not boolean"},
+		{name: "policy errs", tool: "open_broken", want: unknown("open_broken"), reason: "policy: error"},
+		{name: "no app", tool: "elsewhere_echo", want: unknown("elsewhere_echo"), reason: "no app owns this name"},
+		{name: "no bare name", tool: "open_", want: unknown("open_"), reason: "no app owns this name"},
+		{name: "prefix's case", tool: "Open_echo", want: unknown("Open_echo"), reason: "no app owns this name"},
+		{name: "bare name alone", tool: "echo", want: unknown("echo"), reason: "no app owns this name"},
+		{name: "big number", tool: "open_echo", arguments: `{"a":[{"b":9007199254740993}]}`, want: "400 -32602 params.arguments.a[0].b: number out of the range that every JSON reader agrees on", shown: true},
+		{name: "no finite number", tool: "open_echo", arguments: `{"a":1e400}`, want: "400 -32602 params.arguments.a: number out of the range that every JSON reader agrees on", shown: true},
+		{name: "last exact number", tool: "open_echo", arguments: `{"a":9007199254740991}`, want: "forward app-open", shown: true},
+		{name: "big number, welcome", tool: "open_echo", arguments: `{"a":9007199254740993}`, change: func(w *world) { w.open.AllowBigNumbers = true }, want: "forward app-open", shown: true},
+		{name: "big number, unknown name", tool: "elsewhere_echo", arguments: `{"a":9007199254740993}`, want: unknown("elsewhere_echo")},
+		{name: "upstream unreachable", tool: "open_echo", change: func(w *world) { w.upstreams.err = errors.New("dial: refused by 10.0.0.1") },
+			want: "502 -32603 the upstream is not reachable", reason: "refused by 10.0.0.1", shown: true},
+	} {
+		for _, era := range []string{"modern", "legacy"} {
+			t.Run(test.name+"/"+era, func(t *testing.T) {
+				w := newWorld(t)
+				if test.change != nil {
+					w = newWorld(t, test.change)
+				}
+				arguments := test.arguments
+				if arguments == "" {
+					arguments = "{}"
+				}
+				r, body := modernCall(test.tool, arguments)
+				id := "7"
+				if era == "legacy" {
+					r, body = legacyCall(w.session(ownerOf), test.tool, arguments)
+					id = `"c-1"`
+				}
+				v := w.judge(r, body)
+				diff(t, "verdict", test.want, outcome(v))
+				diff(t, "id", id, string(v.RPCID))
+				if v.Reply != nil && !strings.Contains(string(v.Reply.Body), `"id":`+id) {
+					t.Errorf("not the caller's id: %s", v.Reply.Body)
+				}
+				if v.Reply != nil && strings.Contains(string(v.Reply.Body), "isError") && strings.Contains(string(v.Reply.Body), "resultType") != (era == "modern") {
+					t.Errorf("not a result of its era: %s", v.Reply.Body)
+				}
+				rec := w.only()
+				if !strings.Contains(rec.Message, test.reason) || rec.ID != v.ID || rec.Method != "tools/call" {
+					t.Errorf("record %+v", rec)
+				}
+				if (rec.Outcome == audit.Allowed) != v.Forwards() {
+					t.Errorf("outcome %s of %s", rec.Outcome, outcome(v))
+				}
+				if !v.Forwards() && len(w.exchanger.requests) != 0 {
+					t.Error("a token was obtained for a call that was refused")
+				}
+				w.checkShown(r, test.tool, test.shown)
+			})
+		}
+	}
+}
+
+// checkShown holds lists to the same rule as calls.
+func (w *world) checkShown(r authz.Request, tool string, want bool) {
+	w.tb.Helper()
+	for _, app := range w.gate.Apps() {
+		if bare, ok := strings.CutPrefix(tool, app.Prefix); ok && bare != "" {
+			if got := w.gate.Visible(w.tb.Context(), app, bare, r, newAnn(), "2026-07-28"); got != want {
+				w.tb.Errorf("visible: %v, want %v", got, want)
+			}
+		}
+	}
+}
+
+func TestVisibleDependsOnWhoAsks(t *testing.T) {
+	w := newWorld(t)
+	bob := newAnn()
+	bob.Subject = "bob"
+	for id, want := range map[*token.Identity]bool{newAnn(): false, bob: true} {
+		if got := w.gate.Visible(t.Context(), w.items, "createItem", post(), id, "2026-07-28"); got != want {
+			t.Errorf("%s: %v", id.Subject, got)
+		}
+	}
+}
+
+// Names without a prefix belong to the only app without one, or to the only one that lists them.
+func TestBareNames(t *testing.T) {
+	const unknown = "200 -32602 Unknown tool: "
+	bare := func(w *world) { w.open.Prefix = "" }
+	bothBare := func(w *world) { w.open.Prefix, w.items.Prefix = "", "" }
+	for _, test := range []struct {
+		name, tool string
+		change     func(w *world)
+		want       string
+	}{
+		{"one bare app", "echo", bare, "forward app-open"},
+		{"one bare app, any name", "other", bare, unknown + "other"},
+		{"a prefix wins", "my_server_listItems", bare, "forward app-items"},
+		{"a prefix alone is nobody's", "my_server_", bare, unknown + "my_server_"},
+		{"the only one that lists it", "echo", func(w *world) { bothBare(w); w.upstreams.lists = nil }, unknown + "echo"},
+		{"two list it", "echo", bothBare, unknown + "echo"},
+	} {
+		w := newWorld(t, test.change)
+		r, body := modernCall(test.tool, `{}`)
+		if got := outcome(w.judge(r, body)); got != test.want {
+			t.Errorf("%s: %s, want %s", test.name, got, test.want)
+		}
+	}
+}
+
+func TestExchangeRequest(t *testing.T) {
+	w := newWorld(t)
+	r, body := modernCall("my_server_getItem", `{}`)
+	w.judge(r, body)
+	want := []authz.TokenRequest{{SubjectToken: agentToken, Subject: "ann", Rule: w.items.Exchange,
+		ToolRule: authz.ToolRule{Scopes: []string{"item:getItem"}, Lifetime: 5 * time.Second}}}
+	if len(w.exchanger.requests) != 1 || w.exchanger.requests[0].Rule != w.items.Exchange {
+		t.Fatalf("requests %+v", w.exchanger.requests)
+	}
+	w.exchanger.requests[0].Rule, want[0].Rule = nil, nil
+	diff(t, "requests", want, w.exchanger.requests)
+}
+
+func TestOtherToolsGetATokenWithoutScopes(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.items.Exchange.AllowOthers = true })
+	r, body := modernCall("my_server_notInTools", `{}`)
+	w.judge(r, body)
+	diff(t, "rule", authz.ToolRule{}, w.exchanger.requests[0].ToolRule)
+}
+
+func TestExchangeOutcomes(t *testing.T) {
+	const (
+		refused = "200 isError the authorization server refused a token for this tool"
+		none    = "503 -32603 no token could be obtained for this call"
+	)
+	secret := errors.New("invalid_grant: detail for the audit only")
+	for _, test := range []struct {
+		name    string
+		issued  *authz.IssuedToken
+		err     error
+		want    string
+		retry   string
+		outcome audit.Outcome
+		reason  string
+	}{
+		{"refused", nil, &authz.ExchangeError{Refused: true, Err: secret}, refused, "", audit.Denied, "detail for the audit only"},
+		{"failed", nil, &authz.ExchangeError{Err: secret}, none, "1", audit.Error, "detail for the audit only"},
+		{"busy", nil, &authz.ExchangeError{RetryAfter: 30 * time.Second, Err: secret}, none, "30", audit.Error, "detail"},
+		{"busy for a part of a second", nil, &authz.ExchangeError{RetryAfter: 1500 * time.Millisecond, Err: secret}, none, "2", audit.Error, "detail"},
+		{"wrapped", nil, errors.Join(errors.New("context"), &authz.ExchangeError{Refused: true, Err: secret}), refused, "", audit.Denied, "detail"},
+		{"other error", nil, context.DeadlineExceeded, none, "1", audit.Error, "deadline"},
+		{"the agent's own token", &authz.IssuedToken{Value: agentToken}, nil, none, "", audit.Error, "no fresh token"},
+		{"an empty token", &authz.IssuedToken{}, nil, none, "", audit.Error, "no fresh token"},
+		{"a token and an error", &authz.IssuedToken{Value: issuedToken}, secret, none, "1", audit.Error, "detail"},
+	} {
+		w := newWorld(t, func(w *world) { w.exchanger.issued, w.exchanger.err = test.issued, test.err })
+		r, body := modernCall("my_server_listItems", `{}`)
+		v := w.judge(r, body)
+		diff(t, test.name, test.want, outcome(v))
+		if test.retry != "" {
+			diff(t, test.name+": retry-after", test.retry, header(t, v.Reply, "retry-after"))
+		}
+		rec := w.only()
+		if rec.Outcome != test.outcome || !strings.Contains(rec.Message, test.reason) || rec.Exchanged != nil {
+			t.Errorf("%s: record %+v", test.name, rec)
+		}
+		if strings.Contains(string(v.Reply.Body), "detail") {
+			t.Errorf("%s: told the agent: %s", test.name, v.Reply.Body)
+		}
+	}
+}
+
+// A delegated token that does not say who acts is on record; the operator is told once.
+func TestDelegationWithoutActor(t *testing.T) {
+	for _, test := range []struct {
+		delegation bool
+		actors     []string
+		note       string
+		warnings   int
+	}{
+		{true, nil, "the delegated token has no act", 1}, {true, []string{"gateway"}, "", 0}, {false, nil, "", 0},
+	} {
+		w := newWorld(t, func(w *world) { w.items.Exchange.Delegation, w.exchanger.issued.Actors = test.delegation, test.actors })
+		r, body := modernCall("my_server_listItems", `{}`)
+		w.judge(r, body)
+		w.judge(r, body)
+		for _, rec := range w.audit.records {
+			if rec.Message != test.note || rec.Outcome != audit.Allowed {
+				t.Errorf("%+v: record %+v", test, rec)
+			}
+		}
+		if n := strings.Count(w.log.String(), "level=WARN"); n != test.warnings {
+			t.Errorf("%+v: %d warnings:\n%s", test, n, w.log)
+		}
+	}
+}
+
+// Whose upstream session is used: the agent's own, or the principal's. Two principals never share one.
+func TestOwnersOfUpstreamSessions(t *testing.T) {
+	w := newWorld(t)
+	call, body := modernCall("open_echo", `{}`)
+	w.judge(call, body)
+	w.judge(call, body)
+	w.judge(with(call, "authorization", "Bearer "+bobsToken), body)
+	legacy, body := legacyCall(w.session(ownerOf), "open_echo", `{}`)
+	w.judge(legacy, body)
+	o := w.upstreams.owners
+	if len(o) != 4 || o[0] != o[1] || o[0] == o[2] || o[3] != sessionID || !strings.HasPrefix(o[0], "principal-") {
+		t.Errorf("owners %v", o)
+	}
+	if strings.Contains(strings.Join(o, ""), "ann") {
+		t.Errorf("an owner names the user: %v", o)
+	}
+}
+
+func TestIdentify(t *testing.T) {
+	w := newWorld(t)
+	if id, reply := w.gate.Identify(t.Context(), post()); reply != nil || id.Subject != "ann" {
+		t.Errorf("%v, %v", id, reply)
+	}
+	id, reply := w.gate.Identify(t.Context(), post("authorization", "-"))
+	if id != nil || reply == nil || reply.Status != http.StatusUnauthorized || header(t, reply, "www-authenticate") == "" {
+		t.Errorf("%v, %+v", id, reply)
+	}
+	if len(w.audit.records) != 0 {
+		t.Error("the gate has recorded the message already")
+	}
+}
+
+// The answer of an upstream whose session may be lost.
+func TestResponse(t *testing.T) {
+	const (
+		ended   = "502 -32603 the upstream ended its session; call again to open a new one"
+		refused = "502 -32603 the upstream refused the gateway's request"
+		strange = "502 -32603 the upstream did not answer with JSON or an event stream"
+	)
+	for _, test := range []struct {
+		status      int
+		contentType string
+		want        string
+		forgot      bool
+	}{
+		{200, "application/json", "nothing", false},
+		{200, "text/event-stream; charset=utf-8", "nothing", false},
+		{200, "Application/JSON", "nothing", false},
+		{202, "", "nothing", false},
+		{204, "", "nothing", false},
+		{500, "application/json", "nothing", false},
+		{400, "application/json", "nothing", false},
+		{404, "application/json", ended, true},
+		{404, "text/html", ended, true},
+		{401, "application/json", refused, false},
+		{403, "application/json", refused, false},
+		{302, "application/json", refused, false},
+		{399, "application/json", refused, false},
+		{200, "text/html", strange, false},
+		{200, "", strange, false},
+		{500, "text/plain", strange, false},
+	} {
+		w := newWorld(t, func(w *world) {
+			w.upstreams.leg = authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-11-25", SessionID: "upstream-1"}
+		})
+		r, body := legacyCall(w.session(ownerOf), "open_echo", `{}`)
+		call, _ := w.gate.Begin(t.Context(), r)
+		if v := call.Finish(t.Context(), []byte(body)); !v.Watch {
+			t.Fatal("the answer is not watched")
+		}
+		reply := call.Response(test.status, authz.Header{"content-type": {test.contentType}})
+		if got := outcome(authz.Verdict{Reply: reply}); got != test.want {
+			t.Errorf("%d %s: %s, want %s", test.status, test.contentType, got, test.want)
+		}
+		if got := len(w.upstreams.forgot) == 1 && w.upstreams.forgot[0] == sessionID; got != test.forgot {
+			t.Errorf("%d: forgot %v", test.status, w.upstreams.forgot)
+		}
+		if reply != nil && !strings.Contains(string(reply.Body), `"id":"c-1"`) {
+			t.Errorf("%d: not the caller's id: %s", test.status, reply.Body)
+		}
+		if len(w.audit.records) != 1 {
+			t.Errorf("%d: %d decisions", test.status, len(w.audit.records))
+		}
+	}
+}

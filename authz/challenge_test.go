@@ -1,0 +1,151 @@
+package authz_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/audit"
+)
+
+func TestChallenge(t *testing.T) {
+	const metadata = `resource_metadata="https://gateway.example/.well-known/oauth-protected-resource`
+	for _, test := range []struct{ path, authorization, want string }{
+		{"/mcp", "-", `Bearer ` + metadata + `/mcp"`},
+		{"/mcp/sse", "-", `Bearer ` + metadata + `/mcp/sse"`},
+		{"/mcp/message", "-", `Bearer ` + metadata + `/mcp/message"`},
+		{"/mcp", "Bearer unknown", `Bearer ` + metadata + `/mcp", error="invalid_token", error_description="the token is not valid"`},
+		{"/mcp", "Basic x", `Bearer ` + metadata + `/mcp", error="invalid_token", error_description="the Authorization header is not one bearer token"`},
+	} {
+		w := newWorld(t)
+		r := post("authorization", test.authorization)
+		r.Path, r.Scheme, r.Host = test.path, "https", "gateway.example"
+		v := w.judge(r, "{}")
+		diff(t, test.path+" "+test.authorization, test.want, header(t, v.Reply, "www-authenticate"))
+		diff(t, "type", "application/json", header(t, v.Reply, "content-type"))
+		diff(t, "caching", "no-store", header(t, v.Reply, "cache-control"))
+	}
+}
+
+type metadata struct {
+	Resource             string   `json:"resource"`
+	AuthorizationServers []string `json:"authorization_servers"`
+	Methods              []string `json:"bearer_methods_supported"`
+}
+
+func TestMetadata(t *testing.T) {
+	const base = "/.well-known/oauth-protected-resource"
+	for _, test := range []struct {
+		name      string
+		path      string // below base
+		audiences []string
+		resource  string
+		want      string
+	}{
+		{"equal", "/mcp", []string{"https://first.example/", "https://gateway.example/", "https://gateway.example/mcp"}, "", "https://gateway.example/mcp"},
+		{"plain path is the stream's", "", []string{"https://first.example/", "https://gateway.example/mcp"}, "", "https://gateway.example/mcp"},
+		{"same origin", "/mcp", []string{"https://first.example/", "https://gateway.example/a", "https://gateway.example/b"}, "", "https://gateway.example/a"},
+		{"other scheme is another origin", "/mcp", []string{"https://first.example/", "http://gateway.example/mcp"}, "", "https://first.example/"},
+		{"first", "/mcp", []string{"urn:first", "https://second.example/"}, "", "urn:first"},
+		{"sse endpoint", "/mcp/sse", []string{"https://gateway.example/mcp", "https://gateway.example/mcp/sse"}, "", "https://gateway.example/mcp/sse"},
+		{"message endpoint, same origin", "/mcp/message", []string{"https://gateway.example/mcp"}, "", "https://gateway.example/mcp"},
+		{"override", "/mcp", []string{"https://gateway.example/mcp"}, "https://named.example/", "https://named.example/"},
+	} {
+		w := newWorld(t, func(w *world) {
+			w.cfg.Audiences, w.cfg.Resource = test.audiences, test.resource
+			w.cfg.AllowedHosts = []string{"gateway.example"}
+		})
+		v := w.judge(authz.Request{Method: "GET", Path: base + test.path, Scheme: "https", Host: "gateway.example", EndOfStream: true}, "")
+		var got metadata
+		if v.Reply == nil || v.Reply.Status != 200 || json.Unmarshal(v.Reply.Body, &got) != nil {
+			t.Fatalf("%s: %+v", test.name, v)
+		}
+		diff(t, test.name, metadata{test.want, []string{"https://issuer.example"}, []string{"header"}}, got)
+		diff(t, "caching", "max-age=300", header(t, v.Reply, "cache-control"))
+		diff(t, "browsers", "*", header(t, v.Reply, "access-control-allow-origin"))
+		if v.ID != "" || len(w.audit.records) != 0 {
+			t.Errorf("%s: a public document is no message: %+v", test.name, w.audit.records)
+		}
+	}
+}
+
+func TestMetadataWithoutAudiences(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.cfg.Audiences = nil })
+	v := w.judge(authz.Request{Method: "GET", Path: "/.well-known/oauth-protected-resource", Scheme: "http", Host: host, EndOfStream: true}, "")
+	if !strings.Contains(string(v.Reply.Body), `"resource":"http://`+host+`/mcp"`) {
+		t.Errorf("%s", v.Reply.Body)
+	}
+}
+
+func TestPublicDocuments(t *testing.T) {
+	const base = "/.well-known/oauth-protected-resource"
+	off := func(w *world) { w.cfg.Tokens = nil }
+	unknown := func(w *world) { w.tokens.issuers = nil }
+	for _, test := range []struct {
+		name, method, path, host string
+		change                   func(w *world)
+		status                   int
+		record                   bool
+	}{
+		{name: "head", method: "HEAD", path: base + "/mcp", status: 200},
+		{name: "post metadata", method: "POST", path: base, status: 405},
+		{name: "not an endpoint", method: "GET", path: base + "/other", status: 404, record: true},
+		{name: "suffix without slash", method: "GET", path: base + "mcp", status: 404, record: true},
+		{name: "metadata of another host", method: "GET", path: base, host: "evil.example", status: 403, record: true},
+		{name: "OAuth is off", method: "GET", path: base, change: off, status: 404},
+		{name: "no issuer yet", method: "GET", path: base, change: unknown, status: 503},
+		{name: "health", method: "GET", path: "/status", status: 200},
+		{name: "health by any name", method: "HEAD", path: "/status", host: "10.1.2.3:8080", status: 200},
+		{name: "health of posts", method: "POST", path: "/status", status: 405},
+	} {
+		w := newWorld(t)
+		if test.change != nil {
+			w = newWorld(t, test.change)
+		}
+		r := authz.Request{Method: test.method, Path: test.path, Scheme: "http", Host: host, EndOfStream: true}
+		if test.host != "" {
+			r.Host = test.host
+		}
+		v := w.judge(r, "")
+		if v.Reply == nil || v.Reply.Status != test.status || (len(w.audit.records) == 1) != test.record || (v.ID != "") != test.record {
+			t.Errorf("%s: %+v, %d records", test.name, v, len(w.audit.records))
+		}
+	}
+}
+
+func TestInsufficientScope(t *testing.T) {
+	w := newWorld(t)
+	r, body := modernCall("my_server_purgeItem", `{}`)
+	v := w.judge(r, body)
+	diff(t, "answer", "403 -32600 purging needs more", outcome(v))
+	diff(t, "challenge", `Bearer error="insufficient_scope", scope="item:Admin item:Purge", resource_metadata="http://`+host+
+		`/.well-known/oauth-protected-resource/mcp"`, header(t, v.Reply, "www-authenticate"))
+	if rec := w.only(); rec.Outcome != audit.Denied || rec.Message != "insufficient scope: item:Admin item:Purge" || rec.Tool != "purgeItem" {
+		t.Errorf("record %+v", rec)
+	}
+	r, body = modernCall("my_server_wipeItem", `{}`)
+	diff(t, "no message", "403 -32600 more scope is required", outcome(w.judge(r, body)))
+}
+
+// A policy may compute scopes from arguments: what is no scope-token must not get into the challenge.
+func TestScopesCannotBreakOutOfTheChallenge(t *testing.T) {
+	const rego = `package orchestrator
+default result["allowed"] := false
+result["required_scopes"] := [input.request.mcp.tool.params.arguments.scope]
+`
+	w := newWorld(t, func(w *world) { w.open.Policy = compile(t, "computed", rego) })
+	for _, test := range []struct{ scope, challenged string }{
+		{"fine", "fine"}, {`x\" , error=\"none`, ""}, {"a b", ""}, {`back\\slash`, ""}, {"line\\nend", ""}, {"", ""}, {"ü", ""},
+	} {
+		r, body := modernCall("open_any", `{"scope":"`+test.scope+`"}`)
+		v := w.judge(r, body)
+		if v.Reply == nil {
+			t.Fatalf("%q: %s", test.scope, outcome(v))
+		}
+		challenge := header(t, v.Reply, "www-authenticate")
+		if has := strings.Contains(challenge, `scope="`+test.challenged+`"`); has != (test.challenged != "") || strings.ContainsAny(challenge, "\r\n\\") || strings.Contains(challenge, "none") {
+			t.Errorf("%q: %d %s", test.scope, v.Reply.Status, challenge)
+		}
+	}
+}
