@@ -110,6 +110,29 @@ func TestBadItemsAreDropped(t *testing.T) {
 	}
 }
 
+// An upstream whose handshake is of no revision is asked all the same, in each agent's own era.
+func TestVagueUpstreams(t *testing.T) {
+	for name, vague := range map[string]*script{
+		"foreign version": {results: map[string]string{"initialize": strings.Replace(legacyInit, "2025-06-18", "1999", 1), "tools/list": tools("a")}},
+		"bad session id":  {results: map[string]string{"initialize": legacyInit, "tools/list": tools("a")}, sessionID: func() string { return "a b" }},
+		"no handshake":    {results: map[string]string{"tools/list": tools("a")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHub(t, apps("up"), egress{"app/up": vague})
+			if diff := cmp.Diff([]string{"up_a"}, listTools(t, h, "alice").names(t)); diff != "" {
+				t.Error(diff)
+			}
+			modern, err := h.Leg(t.Context(), app("up"), "o", mcpparse.EraModern)
+			if want := (authz.Leg{Era: mcpparse.EraModern, Version: mcpparse.LatestModern}); err != nil || modern != want {
+				t.Errorf("modern agent: %+v, %v", modern, err)
+			}
+			if legacy, err := h.Leg(t.Context(), app("up"), "o", mcpparse.EraLegacy); err != nil || legacy.SessionID != "" {
+				t.Errorf("legacy agent: %+v, %v", legacy, err)
+			}
+		})
+	}
+}
+
 // One bad upstream makes one app unavailable.
 func TestBadUpstreams(t *testing.T) {
 	write := func(contentType, body string) http.Handler {
@@ -144,8 +167,6 @@ func TestBadUpstreams(t *testing.T) {
 		"endless pages":    paged(func(*string) string { return `{"tools":[],"nextCursor":"again"}` }),
 		"wants a token":    http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) }),
 		"compressed":       compressed(),
-		"foreign version":  &script{results: map[string]string{"initialize": strings.Replace(legacyInit, "2025-06-18", "1999", 1), "tools/list": tools("a")}},
-		"bad session id":   &script{results: map[string]string{"initialize": legacyInit, "tools/list": tools("a")}, sessionID: func() string { return "a b" }},
 		"error for a list": modernScript(""),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,6 +31,7 @@ type upstream struct {
 	mu     sync.Mutex
 	eras   eras
 	probes backoff
+	vague  bool // the last probe was answered, but as no revision has it
 
 	catalogue *catalogue // last good list; nil: none yet
 	tried     bool       // the list has been asked for
@@ -43,6 +44,9 @@ type upstream struct {
 type eras struct{ modern, legacy bool }
 
 func (e eras) known() bool { return e.modern || e.legacy }
+
+// either is what an upstream is taken to speak that does not say: an agent's call is sent to it in the agent's own era.
+var either = eras{modern: true, legacy: true}
 
 // key tells this upstream from the one that had its name before a reload.
 func (u *upstream) key(what string) string {
@@ -64,14 +68,18 @@ func (b *backoff) fail(now time.Time) {
 func (u *upstream) speaks(now time.Time) (e eras, settled bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.eras, u.eras.known() || now.Before(u.probes.until)
+	settled = u.eras.known() || now.Before(u.probes.until)
+	if u.vague && settled {
+		return either, true
+	}
+	return u.eras, settled
 }
 
 // probed keeps the outcome of a probe.
-func (u *upstream) probed(e eras, now time.Time) {
+func (u *upstream) probed(e eras, vague bool, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.eras = e
+	u.eras, u.vague = e, vague
 	if e.known() {
 		u.probes = backoff{}
 	} else {
@@ -108,8 +116,12 @@ func (h *Hub) speaks(ctx context.Context, u *upstream) (eras, error) {
 			return e, nil // found while this was waiting its turn
 		}
 		e, err := h.probe(ctx, u)
-		u.probed(e, h.cfg.Now())
-		if err != nil {
+		vague := err != nil && !errors.Is(err, errUnreachable)
+		u.probed(e, vague, h.cfg.Now())
+		switch {
+		case vague:
+			return either, nil
+		case err != nil:
 			return eras{}, fmt.Errorf("%w: probe %s: %w", ErrUnavailable, u.name, err)
 		}
 		return e, nil
@@ -129,7 +141,7 @@ func (h *Hub) probe(ctx context.Context, u *upstream) (eras, error) {
 		return eras{legacy: true}, nil
 	case errors.Is(discoverErr, errGuarded) && errors.Is(err, errGuarded):
 		// It shows strangers nothing. An agent's call, which carries a token, is sent in the agent's own era.
-		return eras{modern: true, legacy: true}, nil
+		return either, nil
 	}
 	return eras{}, err
 }
@@ -170,6 +182,8 @@ func (h *Hub) Leg(ctx context.Context, app *authz.App, owner string, era mcppars
 		return modern, nil
 	case errors.Is(err, errRefused):
 		u.doubt()
+	case errors.Is(err, errBadAnswer): // no handshake that we understand: the call itself may fare better
+		return authz.Leg{Era: mcpparse.EraLegacy, Version: mcpparse.LatestLegacy}, nil
 	}
 	return authz.Leg{}, err
 }
@@ -191,7 +205,7 @@ func (h *Hub) openSession(ctx context.Context, u *upstream, owner string) (upstr
 		case errors.Is(err, errGuarded):
 			return h.keep(k, upstreamSession{app: u.name, route: u.route, version: mcpparse.LatestLegacy}), nil
 		case errors.Is(err, errUnreachable):
-			u.probed(eras{}, h.cfg.Now()) // everybody's calls fail fast until it answers again
+			u.probed(eras{}, false, h.cfg.Now()) // everybody's calls fail fast until it answers again
 		}
 		return upstreamSession{}, fmt.Errorf("%w: initialize %s: %w", ErrUnavailable, u.name, err)
 	})
