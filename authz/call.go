@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/authz/policy"
 	"github.com/sallyport/sallyport/authz/token"
@@ -36,21 +37,25 @@ func (c *Call) decide(ctx context.Context) *rejection {
 	c.decision = c.app.Policy.Decide(ctx, in)
 	c.gate.cfg.Metrics.policy(c.app.Name, c.gate.cfg.Now().Sub(start))
 	_, known := c.app.rule(c.tool)
-	switch d := c.decision; {
+	d, reason := c.decision, c.decision.Explain()
+	if d.Allowed {
+		reason = "tool is not named in tokenExchange.tools"
+	}
+	switch {
 	case d.Allowed && known:
 		return nil
-	case d.Allowed && c.app.ListAll:
-		return denied(200, 0, "denied by policy", "tool is not named in tokenExchange.tools")
-	case d.Allowed:
-		return unknownName(c.msg.Name, "tool is not named in tokenExchange.tools")
+	case !known && c.app.ListAll:
+		return denied(200, 0, "denied by policy", reason)
+	case !known:
+		return unknownName(c.msg.Name, reason)
 	case len(d.RequiredScopes) > 0:
 		return c.insufficientScope(d.RequiredScopes, d.Message)
 	case d.Message != "":
 		return denied(200, 0, d.Message, "")
 	case c.gate.visible(ctx, c.app, c.tool, in):
-		return denied(200, 0, "denied by policy", d.Explain())
+		return denied(200, 0, "denied by policy", reason)
 	default:
-		return unknownName(c.msg.Name, d.Explain())
+		return unknownName(c.msg.Name, reason)
 	}
 }
 
@@ -107,8 +112,13 @@ func (c *Call) owner() string {
 	return "principal-" + hex.EncodeToString(sum[:])
 }
 
+// legTimeout bounds asking the upstream for its era and a session, so that an answer is given before the host gives up.
+const legTimeout = 4 * time.Second
+
 // openLeg learns how the upstream is to be spoken to.
 func (c *Call) openLeg(ctx context.Context) *rejection {
+	ctx, cancel := context.WithTimeout(ctx, legTimeout)
+	defer cancel()
 	leg, err := c.gate.cfg.Upstreams.Leg(ctx, c.app, c.owner(), c.era)
 	if err != nil {
 		return failed(http.StatusBadGateway, "the upstream is not reachable", err.Error())
@@ -141,7 +151,7 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 	c.gate.cfg.Metrics.exchange(c.app.Name, err, c.gate.cfg.Now().Sub(start))
 	var why *ExchangeError
 	switch {
-	case err == nil && issued.Value != "" && issued.Value != c.rawToken:
+	case err == nil && issued != nil && issued.Value != "" && issued.Value != c.rawToken:
 		c.issued = issued
 		c.checkActor()
 		return nil
@@ -150,11 +160,9 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 	case errors.As(err, &why) && why.Refused:
 		return denied(200, 0, "the authorization server refused a token for this tool", err.Error())
 	}
-	rej := failed(http.StatusServiceUnavailable, "no token could be obtained for this call", err.Error())
-	seconds := 1
+	wait := time.Second
 	if why != nil {
-		seconds = int(why.RetryAfter.Seconds())
+		wait = max(wait, why.RetryAfter)
 	}
-	header := retryAfter(seconds)
-	return rej.with(header[0], header[1])
+	return failed(http.StatusServiceUnavailable, "no token could be obtained for this call", err.Error()).retryAfter(wait)
 }

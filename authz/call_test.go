@@ -1,10 +1,16 @@
 package authz_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -131,7 +137,9 @@ func TestBareNames(t *testing.T) {
 		{"one bare app, any name", "other", bare, unknown + "other"},
 		{"a prefix wins", "my_server_listItems", bare, "forward app-items"},
 		{"a prefix alone is nobody's", "my_server_", bare, unknown + "my_server_"},
-		{"the only one that lists it", "echo", func(w *world) { bothBare(w); w.upstreams.lists = nil }, unknown + "echo"},
+		{"the only one that lists it", "echo", func(w *world) { bothBare(w); w.upstreams.lists = map[string]bool{"open/echo": true} }, "forward app-open"},
+		{"the other one lists it", "listItems", func(w *world) { bothBare(w); w.upstreams.lists = map[string]bool{"items/listItems": true} }, "forward app-items"},
+		{"none lists it", "echo", func(w *world) { bothBare(w); w.upstreams.lists = nil }, unknown + "echo"},
 		{"two list it", "echo", bothBare, unknown + "echo"},
 	} {
 		w := newWorld(t, test.change)
@@ -313,4 +321,93 @@ func TestResponse(t *testing.T) {
 			t.Errorf("%d: %d decisions", test.status, len(w.audit.records))
 		}
 	}
+}
+
+// exchangeFunc is an exchanger in one function.
+type exchangeFunc func(r authz.TokenRequest) (*authz.IssuedToken, error)
+
+func (f exchangeFunc) Exchange(_ context.Context, r authz.TokenRequest) (*authz.IssuedToken, error) {
+	return f(r)
+}
+
+// Many calls of two principals at once: each gets its own token, and every one is on record.
+func TestConcurrentCallsDoNotMeet(t *testing.T) {
+	const workers, calls = 8, 40
+	var out bytes.Buffer
+	log, err := audit.Open(audit.Config{Writer: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(w *world) {
+		w.cfg.Audit = log
+		w.cfg.Log = slog.New(slog.DiscardHandler)
+		w.items.Exchange.Exchanger = exchangeFunc(func(r authz.TokenRequest) (*authz.IssuedToken, error) {
+			return &authz.IssuedToken{Value: "issued-for-" + r.Subject}, nil
+		})
+	})
+	var group sync.WaitGroup
+	for i := range workers {
+		who, raw := "ann", agentToken
+		if i%2 == 1 {
+			who, raw = "bob", bobsToken
+		}
+		r, body := modernCall("my_server_listItems", `{"n":`+strconv.Itoa(i)+`}`)
+		r = with(r, "authorization", "Bearer "+raw)
+		group.Go(func() {
+			for range calls {
+				call, _ := w.gate.Begin(context.Background(), r)
+				v := call.Finish(context.Background(), []byte(body))
+				if !slices.Contains(v.Set, [2]string{"authorization", "Bearer issued-for-" + who}) || !bytes.Contains(v.Body, []byte(`{"n":`+strconv.Itoa(i)+`}`)) {
+					t.Errorf("%s: %s %v", who, outcome(v), v.Set)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if n, err := audit.Verify(&out); n != workers*calls || err != nil {
+		t.Errorf("%d records: %v", n, err)
+	}
+}
+
+// A tool whose name, as agents would have to write it, leads to another app is not shown: calling it would not reach it.
+func TestVisibleOnlyWhereACallLeads(t *testing.T) {
+	const all = "package orchestrator\nresult[\"allowed\"] := true\n"
+	w := newWorld(t, func(w *world) { w.open.Prefix, w.open.Policy = "", compile(t, "all", all) })
+	for tool, want := range map[string]bool{"echo": true, "my_server_listItems": false} {
+		if got := w.gate.Visible(t.Context(), w.open, tool, post(), newAnn(), "2026-07-28"); got != want {
+			t.Errorf("%s: %v", tool, got)
+		}
+	}
+}
+
+// What a policy is told: published names and spellings, the tool without its prefix, the identity from the token.
+func TestPolicyInput(t *testing.T) {
+	const tell = `package orchestrator
+result["allowed"] := false
+result["external_message"] := json.marshal(input)
+`
+	w := newWorld(t, func(w *world) { w.open.Policy = compile(t, "tell", tell) })
+	r, body := modernCall("open_echo", `{"a":[1.50,"x"]}`)
+	r = with(r, "x-two", "a|b", "content-type", "application/json", "x-user", "root")
+	v := w.judge(r, body)
+	_, text, ok := strings.Cut(outcome(v), "200 isError ")
+	if !ok {
+		t.Fatal(outcome(v))
+	}
+	var got, want map[string]any
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	err := json.Unmarshal([]byte(`{
+		"request": {
+			"mcp": {"method": "tools/call", "protocol_version": "2026-07-28", "tool": {"params": {"name": "echo", "arguments": {"a": [1.50, "x"]}}}},
+			"http": {"method": "POST", "path": "/mcp", "host": "`+host+`", "headers": {
+				"Authorization": "Bearer `+agentToken+`", "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
+				"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "open_echo", "X-Two": "a, b", "X-User": "root"}}},
+		"source": {"ip": "192.0.2.7"}, "app": {"name": "open"},
+		"identity": {"issuer": "https://issuer.example", "subject": "ann", "client_id": "agent-1", "actors": ["agent-1"], "scopes": ["mcp"], "claims": {"sub": "ann"}}}`), &want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	diff(t, "input", want, got)
 }

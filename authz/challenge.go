@@ -70,7 +70,7 @@ func (g *Gate) local(r Request) (Reply, bool) {
 	}
 	issuers := g.cfg.Tokens.Issuers()
 	if len(issuers) == 0 {
-		return Reply{Status: 503, Header: append(jsonHeader("no-store"), retryAfter(5)), Body: []byte(`{"error":"no issuer is known yet"}`)}, true
+		return Reply{Status: 503, Header: append(jsonHeader("no-store"), [2]string{"retry-after", "5"}), Body: []byte(`{"error":"no issuer is known yet"}`)}, true
 	}
 	body, err := json.Marshal(metadata{
 		Resource:               g.resource(r.origin(), endpoint),

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"mime"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/token"
@@ -77,7 +77,7 @@ func (g *Gate) verify(ctx context.Context, r Request) (*token.Identity, string, 
 	id, err := g.cfg.Tokens.Verify(ctx, raw)
 	switch {
 	case errors.Is(err, token.ErrUnavailable):
-		return nil, "", failed(503, "tokens cannot be verified at the moment", err.Error()).with("retry-after", "5")
+		return nil, "", failed(503, "tokens cannot be verified at the moment", err.Error()).retryAfter(5 * time.Second)
 	case err != nil:
 		return nil, "", g.challenge(r, "invalid_token", publicTokenError(err), err.Error())
 	}
@@ -207,17 +207,29 @@ func (h hostRules) allowsOrigins(origins []string) bool {
 	if len(origins) != 1 {
 		return false
 	}
-	u, err := url.Parse(origins[0])
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return false
+	if h.allOrigin[strings.ToLower(origins[0])] {
+		return true
 	}
-	return h.allOrigin[strings.ToLower(origins[0])] || h.allows(u.Host)
+	u, err := url.Parse(origins[0])
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && h.names[hostname(u.Host)]
 }
 
-// hostname returns the lower-case host of host[:port], without brackets.
+// hostname returns the lower-case host of host[:port], without brackets, or "" when it is not exactly that: whatever
+// else is in the value, another reader might take for the host.
 func hostname(hostport string) string {
-	if h, _, err := net.SplitHostPort(hostport); err == nil {
-		hostport = h
+	host, port, bracketed := strings.Cut(hostport, "]")
+	if bracketed {
+		host = strings.TrimPrefix(host, "[")
+		if ip, err := netip.ParseAddr(host); err != nil || !ip.Is6() || len(host)+1 != strings.IndexByte(hostport, ']') {
+			return ""
+		}
+	} else if at := strings.IndexByte(hostport, ':'); at >= 0 {
+		host, port = hostport[:at], hostport[at:]
 	}
-	return strings.ToLower(strings.Trim(hostport, "[]"))
+	if number, ok := strings.CutPrefix(port, ":"); port != "" {
+		if _, err := strconv.ParseUint(number, 10, 16); !ok || err != nil {
+			return ""
+		}
+	}
+	return strings.ToLower(host)
 }

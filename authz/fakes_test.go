@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,25 +58,30 @@ func (f *recorder) Decision(d audit.Decision) error {
 
 // upstreams answers from its fields and remembers what it was asked.
 type upstreams struct {
+	mu     sync.Mutex
 	leg    authz.Leg
 	err    error
-	lists  map[string]bool
+	lists  map[string]bool // "tool", of any app, or "app/tool"
 	ended  map[string]bool // session ids that Touch refuses
 	owners []string        // of Leg
 	forgot []string
 }
 
 func (f *upstreams) Leg(_ context.Context, _ *authz.App, owner string, era mcpparse.Era) (authz.Leg, error) {
+	f.mu.Lock()
 	f.owners = append(f.owners, owner)
+	f.mu.Unlock()
 	if f.leg == (authz.Leg{}) && f.err == nil {
 		return authz.Leg{Era: era, Version: map[mcpparse.Era]string{mcpparse.EraLegacy: mcpparse.LatestLegacy, mcpparse.EraModern: mcpparse.LatestModern}[era]}, nil
 	}
 	return f.leg, f.err
 }
 
-func (f *upstreams) Forget(_ *authz.App, owner string)    { f.forgot = append(f.forgot, owner) }
-func (f *upstreams) Lists(_ *authz.App, tool string) bool { return f.lists[tool] }
-func (f *upstreams) Touch(s session.Session) bool         { return !f.ended[s.ID] }
+func (f *upstreams) Forget(_ *authz.App, owner string) { f.forgot = append(f.forgot, owner) }
+func (f *upstreams) Lists(a *authz.App, tool string) bool {
+	return f.lists[tool] || f.lists[a.Name+"/"+tool]
+}
+func (f *upstreams) Touch(s session.Session) bool { return !f.ended[s.ID] }
 
 // exchanger issues a token, or err, and remembers the requests.
 type exchanger struct {

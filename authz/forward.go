@@ -21,7 +21,7 @@ func (c *Call) strip() []string {
 	for name := range c.req.Header {
 		switch {
 		case slices.Contains(kept, name), strings.HasPrefix(name, "x-envoy-"):
-		case strings.HasPrefix(name, "mcp-param-") && c.leg.Era == mcpparse.EraModern:
+		case strings.HasPrefix(name, "mcp-param-") && c.era == mcpparse.EraModern && c.leg.Era == mcpparse.EraModern:
 		default:
 			out = append(out, name)
 		}

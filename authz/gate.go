@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -207,6 +208,15 @@ func (c *Call) Abort(reason string) {
 	c.settle(c.refuse(failed(503, "the request ended before it was decided", reason)))
 }
 
+// Answered records that the host itself ended the request with status before its body was complete.
+func (c *Call) Answered(status int) {
+	if status == errTooLarge.status {
+		c.settle(c.refuse(errTooLarge))
+		return
+	}
+	c.Abort("answered by the host with status " + strconv.Itoa(status))
+}
+
 // Response judges the headers of the upstream's answer to a Watch-ed call. A non-nil Reply replaces the answer.
 func (c *Call) Response(status int, h Header) *Reply {
 	contentType, _ := h.Get("content-type")
@@ -224,12 +234,12 @@ func (c *Call) Response(status int, h Header) *Reply {
 
 // settle records the decision before anyone sees the verdict. What cannot be recorded does not happen.
 func (c *Call) settle(v Verdict, rec audit.Decision) Verdict {
-	v.ID, v.RPCID = c.id, c.msg.ID
-	c.gate.cfg.Metrics.observe(c, rec.Outcome)
 	if err := c.gate.cfg.Audit.Decision(rec); err != nil {
 		c.gate.cfg.Log.Error("audit record not written; the message is refused", "id", c.id, "error", err)
 		reply := unrecorded.reply(c)
-		return Verdict{ID: c.id, RPCID: c.msg.ID, Reply: &reply}
+		v, rec.Outcome = Verdict{Reply: &reply}, audit.Error
 	}
+	c.gate.cfg.Metrics.observe(c, rec.Outcome)
+	v.ID, v.RPCID = c.id, c.msg.ID
 	return v
 }

@@ -22,6 +22,7 @@ func (c *Call) record(outcome audit.Outcome) audit.Decision {
 		ProtocolVersion: c.version,
 		Session:         c.session.ID,
 		Message:         c.note,
+		Exchange:        c.req.ID,
 	}
 	if rec.Method == "" {
 		rec.Method = "http/" + strings.ToLower(clip(c.req.Method, 16)) // refused before a body, or without one

@@ -2,7 +2,9 @@ package authz
 
 import (
 	"errors"
+	"math"
 	"strconv"
+	"time"
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/mcpparse"
@@ -80,6 +82,7 @@ func (c *Call) upstreamFailed(public string) *Reply {
 	return &reply
 }
 
-func retryAfter(seconds int) [2]string {
-	return [2]string{"retry-after", strconv.Itoa(max(seconds, 1))}
+// retryAfter says when to come back, in whole seconds rounded up (RFC 9110 §10.2.3).
+func (r *rejection) retryAfter(d time.Duration) *rejection {
+	return r.with("retry-after", strconv.Itoa(int(math.Ceil(d.Seconds()))))
 }

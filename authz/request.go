@@ -48,6 +48,7 @@ type Request struct {
 	Header      Header
 	SourceIP    string // the address that the host established
 	EndOfStream bool   // no body follows
+	ID          string // the host's own id of this exchange, "" when it has none
 }
 
 // Reply is an HTTP answer that the gate gives itself.

@@ -8,7 +8,8 @@
 // nothing reaches an upstream unless the service said so, and that it still
 // holds when the service misbehaves. Envoy lets a request continue when an
 // external processor ends its stream early, whatever failure_mode_allow says;
-// so four locks sit on the one door, and each alone keeps it shut:
+// so four locks sit on the one door. The first two hold together, the third and
+// the fourth each alone:
 //
 //  1. No default route. Every route to a cluster demands [RouteHeader]; the
 //     rest is a direct 503 (routes.go).
@@ -127,6 +128,9 @@ type ListenerTLS struct {
 	// ClientCAFile demands a client certificate issued by one of these
 	// authorities. Empty asks for none.
 	ClientCAFile string
+	// ClientCertOptional lets in clients that show no certificate. One that is
+	// shown must still be good.
+	ClientCertOptional bool
 	// MinVersion is "1.2" (default) or "1.3".
 	MinVersion string
 }

@@ -62,8 +62,11 @@ func hardened() *hcmv3.HttpConnectionManager {
 		GenerateRequestId: wrapperspb.Bool(true),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{
-				// Lock 2: before the first route is matched.
-				Mutations: []*mutationv3.HeaderMutation{removeHeaders(InternalPrefix), removeHeaders("x-envoy-")},
+				// Lock 2: before the first route is matched. A client's request id
+				// goes too, so that Envoy's own tells exchanges apart.
+				Mutations: []*mutationv3.HeaderMutation{
+					removeHeaders(InternalPrefix), removeHeaders("x-envoy-"), removeHeaders("x-request-id"),
+				},
 			}),
 		},
 
@@ -164,6 +167,6 @@ func downstreamTLS(t *ListenerTLS) *tlsv3.DownstreamTlsContext {
 	}
 	return &tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,
-		RequireClientCertificate: wrapperspb.Bool(t.ClientCAFile != ""),
+		RequireClientCertificate: wrapperspb.Bool(t.ClientCAFile != "" && !t.ClientCertOptional),
 	}
 }

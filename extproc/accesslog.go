@@ -17,12 +17,12 @@ import (
 // which is why it never carries a decision.
 type Completions struct {
 	alsv3.UnimplementedAccessLogServiceServer
-	record func(audit.Completion) error
+	record func(c audit.Completion, requestID string) error
 	log    *slog.Logger
 }
 
 // NewCompletions returns an access log service that hands each completion to record.
-func NewCompletions(record func(audit.Completion) error, log *slog.Logger) *Completions {
+func NewCompletions(record func(c audit.Completion, requestID string) error, log *slog.Logger) *Completions {
 	return &Completions{record: record, log: log}
 }
 
@@ -37,38 +37,32 @@ func (c *Completions) StreamAccessLogs(stream alsv3.AccessLogService_StreamAcces
 			return err
 		}
 		for _, entry := range msg.GetHttpLogs().GetLogEntry() {
-			done, ok := completion(entry)
-			if !ok {
-				continue // metadata, health, or refused by Envoy before the service was asked
-			}
-			if err := c.record(done); err != nil {
+			done := completion(entry)
+			if err := c.record(done, entry.GetRequest().GetRequestId()); err != nil {
 				c.log.Error("completion not recorded", "id", done.ID, "error", err)
 			}
 		}
 	}
 }
 
-// completion reads how the exchange ended. It reports false for an exchange that has no decision to join.
-func completion(e *datav3.HTTPAccessLogEntry) (audit.Completion, bool) {
+// completion reads how the exchange ended. It has no ID when Envoy never learnt one: of metadata and health, of what it
+// refused by itself, and of what broke off before our first answer.
+func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 	common := e.GetCommonProperties()
 	facts := common.GetMetadata().GetFilterMetadata()[Namespace].GetFields()
-	id := facts[metadataID].GetStringValue()
-	if id == "" {
-		return audit.Completion{}, false
-	}
 	start, took := common.GetStartTime().AsTime(), common.GetTimeToLastDownstreamTxByte().AsDuration()
 	if took == 0 {
 		took = common.GetDuration().AsDuration()
 	}
 	return audit.Completion{
 		Time:     start.Add(took),
-		ID:       id,
+		ID:       facts[metadataID].GetStringValue(),
 		Outcome:  outcome(e, facts[metadataReply].GetBoolValue()),
 		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
 		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
 		BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Duration: took.Round(time.Microsecond),
-	}, true
+	}
 }
 
 func outcome(e *datav3.HTTPAccessLogEntry, ours bool) audit.CompletionOutcome {
@@ -81,7 +75,7 @@ func outcome(e *datav3.HTTPAccessLogEntry, ours bool) audit.CompletionOutcome {
 	case ours:
 		return audit.Refused
 	case flags.GetUpstreamConnectionFailure(), flags.GetNoHealthyUpstream(), flags.GetUpstreamRequestTimeout(),
-		flags.GetUpstreamConnectionTermination(), flags.GetUpstreamRemoteReset(), flags.GetUpstreamOverflow():
+		flags.GetUpstreamConnectionTermination(), flags.GetUpstreamRemoteReset(), flags.GetUpstreamOverflow(), flags.GetStreamIdleTimeout():
 		return audit.Unreachable
 	case strings.HasPrefix(details, "ext_proc"):
 		return audit.GatewayError

@@ -68,6 +68,7 @@ func decodeRequest(h *extprocv3.HttpHeaders, m *extprocv3.ProcessingRequest) (au
 		Method: pseudo[":method"], Path: path, RawQuery: query, Scheme: pseudo[":scheme"], Host: pseudo[":authority"],
 		Header: header, EndOfStream: h.GetEndOfStream(), SourceIP: sourceIP(header, m),
 	}
+	r.ID, _ = header.Get("x-request-id")
 	if proto, ok := header.Get("x-forwarded-proto"); ok && (proto == "http" || proto == "https") {
 		r.Scheme = proto
 	}

@@ -101,7 +101,10 @@ func (m *machine) next(ctx context.Context, ev any) (action, error) {
 	case responseEvent:
 		switch m.phase {
 		case wantHeaders, wantBody: // Envoy answered by itself, an upgrade or a body over its limit: the request is over
-			m.abort("answered by Envoy before the body was complete")
+			if m.call != nil {
+				m.call.Answered(ev.status)
+				m.call = nil
+			}
 			return action{pass: true, answers: wantResponse, last: true}, nil
 		case wantResponse:
 			return m.response(ev), nil

@@ -55,6 +55,8 @@ type Decision struct {
 	SourceIP        string
 	ProtocolVersion string
 	Session         string
+
+	Exchange string // the host's own id of the exchange, for Ledger; not written
 }
 
 // Exchanged describes the token that the upstream gets; its value never comes near the audit.

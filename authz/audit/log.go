@@ -59,8 +59,7 @@ func Open(c Config) (*Log, error) {
 	}
 	l.file, l.w = f, f
 	if err := l.resume(); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("audit: %s: %w", c.Path, err)
+		return nil, errors.Join(fmt.Errorf("audit: %s: %w", c.Path, err), f.Close())
 	}
 	return l, nil
 }

@@ -65,10 +65,10 @@ func Verify(r io.Reader) (n int, err error) {
 	var tornErr error
 	for number := 1; ; number++ {
 		b, err := lines.ReadSlice('\n')
-		if err == io.EOF && len(b) == 0 {
+		if errors.Is(err, io.EOF) && len(b) == 0 {
 			break
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return n, fmt.Errorf("line %d: %w", number, err)
 		}
 		k, err := parse(bytes.TrimSuffix(b, []byte{'\n'}))

@@ -216,8 +216,7 @@ func (r *residual) expr(ctx context.Context, e *ast.Expr) verdict {
 // conditions where a policy reached them through a value that also holds the arguments.
 func (r *residual) known(e *ast.Expr) bool {
 	known := true
-	var visitor *ast.GenericVisitor
-	visitor = ast.NewGenericVisitor(func(x any) bool {
+	visitor := ast.NewGenericVisitor(func(x any) bool {
 		switch x := x.(type) {
 		case ast.Ref:
 			if !x[0].Equal(ast.InputRootDocument) {

@@ -91,7 +91,7 @@ func TestCacheIsBounded(t *testing.T) {
 			t.Errorf("%d entries of 32", n)
 		}
 		last := tokenWith(nil, jsonObject{"sub": "last"})
-		if accepted(t, v, last) != accepted(t, v, last) {
+		if first := accepted(t, v, last); first != accepted(t, v, last) {
 			t.Error("a full cache takes nothing new")
 		}
 		advance(cacheTTL + sweepInterval)
@@ -107,7 +107,7 @@ func TestCacheOff(t *testing.T) {
 		cfg.CacheSize = -1
 		v := start(t, cfg)
 		raw := tokenWith(nil, nil)
-		if accepted(t, v, raw) == accepted(t, v, raw) {
+		if first := accepted(t, v, raw); first == accepted(t, v, raw) {
 			t.Error("remembered")
 		}
 	})

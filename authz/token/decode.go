@@ -27,7 +27,7 @@ func object(b []byte) (map[string]any, error) {
 	}
 	v, err := value(d)
 	if err == nil {
-		if _, end := d.ReadToken(); end != io.EOF {
+		if _, end := d.ReadToken(); !errors.Is(end, io.EOF) {
 			err = errors.New("data after the JSON object")
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/sallyport/sallyport/authz/audit"
 )
@@ -13,11 +14,13 @@ import (
 func auditCommand(_ context.Context, args []string, stdout, stderr io.Writer) error {
 	fs := flag.NewFlagSet("audit verify", flag.ContinueOnError)
 	file := fs.String("file", "", "audit `FILE` to verify")
-	if len(args) == 0 || args[0] != "verify" {
+	if len(args) > 0 && args[0] == "verify" {
+		args = args[1:]
+	} else if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
 		_, _ = fmt.Fprintln(stderr, "usage: sallyport audit verify -file FILE")
 		return errUsage
 	}
-	if err := parse(fs, args[1:], stderr); err != nil {
+	if err := parse(fs, args, stderr); err != nil {
 		return err
 	}
 	if *file == "" {

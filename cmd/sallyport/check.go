@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/service"
 )
 
 func checkCommand(ctx context.Context, args []string, stdout, stderr io.Writer) error {
@@ -37,29 +38,35 @@ func checkCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 // checkOnline asks every metadata address that the file names whether it answers.
 func checkOnline(ctx context.Context, cfg *config.Config, out io.Writer) bool {
 	ok := true
-	try := func(what, url string) {
+	try := func(what, url string, client *http.Client) {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		if err := answers(ctx, url); err != nil {
+		if err := answers(ctx, client, url); err != nil {
 			_, _ = fmt.Fprintf(out, "%s: %v\n", what, err)
 			ok = false
 		}
 	}
 	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
-		try("authorization server", s.WellKnownEndpoint)
+		try("authorization server", s.WellKnownEndpoint, http.DefaultClient)
 	}
 	for _, c := range cfg.Connectors {
-		try("connector "+c.Name, c.OIDCWellKnownURL)
+		trust, err := service.ClientTLS(cfg.TLS[c.TLS])
+		if err != nil {
+			_, _ = fmt.Fprintf(out, "connector %s: %v\n", c.Name, err)
+			ok = false
+			continue
+		}
+		try("connector "+c.Name, c.OIDCWellKnownURL, &http.Client{Transport: &http.Transport{TLSClientConfig: trust}})
 	}
 	return ok
 }
 
-func answers(ctx context.Context, url string) error {
+func answers(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

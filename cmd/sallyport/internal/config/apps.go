@@ -80,7 +80,7 @@ type Connection struct {
 	// KeepAlive is TCP keep-alive.
 	KeepAlive ConnectionKeepAlive `yaml:"keepAlive"`
 
-	// Pool bounds the idle connections that are kept.
+	// Pool has no effect: Envoy keeps a pool of its own, shared by all agents.
 	Pool Pool `yaml:"pool"`
 }
 
@@ -160,9 +160,8 @@ type TokenExchange struct {
 	Tools []Tool `yaml:"tools"`
 
 	// UnlistedTools is what happens to a tool that Tools lacks: deny (the
-	// default) or allow. Allowed, its token is asked for without a scope and
-	// without a lifetime: the authorization server's defaults apply, which may
-	// be wide.
+	// default) or allow. Allowed, its token is asked for without a scope, and may
+	// carry none; its lifetime is the authorization server's choice.
 	UnlistedTools string `yaml:"unlistedTools" enum:"deny,allow"`
 
 	// Timeout bounds one exchange. Default 5s.
@@ -198,8 +197,7 @@ type Tool struct {
 	TTL time.Duration `yaml:"ttl"`
 
 	// Scopes are asked for, exactly these. A wider or narrower token is
-	// refused. Without any the token's scope is the server's choice, which is
-	// warned about.
+	// refused, so without any the token must have none, which is warned about.
 	Scopes []Scope `yaml:"scopes"`
 }
 

@@ -120,8 +120,9 @@ type TLS struct {
 	// nothing and are refused.
 	ClientAuth string `yaml:"clientAuth"`
 
-	// ClientCAFiles are the paths of PEM certificates that a client's
-	// certificate must chain to. Required when ClientAuth verifies.
+	// ClientCAFiles is the path, one only, of the PEM certificates that a client's
+	// certificate must chain to. Required when ClientAuth verifies, unused
+	// otherwise.
 	ClientCAFiles []string `yaml:"clientCAFiles" as:"path"`
 
 	// MinVersion is the lowest protocol version, "1.2" (the default) or "1.3".

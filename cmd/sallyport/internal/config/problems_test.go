@@ -361,7 +361,7 @@ var problems = map[string][]string{
 		`10:7: warning: baseURL has no effect here: addresses are built from the host that the agent used`,
 		`11:7: warning: basePath has no effect here: use path and messagePath`,
 		`13:7: warning: endpointPath is the older name of path; rename it`,
-		`40:15: warning: tool "read" has no scopes, so the authorization server chooses what its token may do; list them`,
+		`40:15: warning: tool "read" has no scopes, so its token may carry none; list those that the MCP server demands`,
 		`43:12: warning: http.address: other machines can reach ":8443" and agents' tokens travel in the clear; set http.tls, or terminate TLS in front`,
 		`44:3: warning: hosts has no effect here: there is one listener: use http.address, http.tls and http.allowedHosts`,
 		`46:12: warning: admin.address: other machines can reach "0.0.0.0:9902", which asks for no credential; use a loopback address or close the network`,

@@ -26,7 +26,8 @@ type Transports struct {
 // SSE is the transport of protocol 2024-11-05: a GET that stays open, and POSTs
 // beside it.
 type SSE struct {
-	// Enabled serves it. Default false.
+	// Enabled guards its paths, with metadata and the same demand for a token; the
+	// transport itself is not served yet, and answers 404. Default false.
 	Enabled bool `yaml:"enabled"`
 
 	// Path is where the GET event stream is. Default /mcp/sse.
@@ -35,8 +36,8 @@ type SSE struct {
 	// MessagePath is where messages are posted. Default /mcp/message.
 	MessagePath string `yaml:"messagePath"`
 
-	// KeepAlive is a comment sent on an idle stream, so that middleboxes do not
-	// cut it.
+	// KeepAlive is a comment on an idle stream, so that middleboxes do not cut
+	// it. No effect while the transport is not served.
 	KeepAlive KeepAlive `yaml:"keepAlive"`
 
 	// BaseURL and BasePath have no effect.
@@ -78,7 +79,7 @@ type StreamSession struct {
 	// a DELETE is answered 405. Default true.
 	AllowClientTermination bool `yaml:"allowClientTermination"`
 
-	// Timeout ends a session, counted from its beginning. Default 1h.
+	// Timeout ends a session that was not used for so long. Default 1h.
 	Timeout time.Duration `yaml:"timeout"`
 }
 

@@ -179,7 +179,7 @@ func (c *checker) tool(t *Tool) {
 		c.errorf(place, "ttl must be whole seconds from 1s to 1h")
 	}
 	if len(t.Scopes) == 0 {
-		c.warnf(c.place(&t.Scopes, t), "tool %s has no scopes, so the authorization server chooses what its token may do; list them", c.show(&t.Name))
+		c.warnf(c.place(&t.Scopes, t), "tool %s has no scopes, so its token may carry none; list those that the MCP server demands", c.show(&t.Name))
 	}
 	for i := range t.Scopes {
 		s := &t.Scopes[i]

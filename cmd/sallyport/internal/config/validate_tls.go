@@ -19,6 +19,9 @@ func (c *checker) profiles() {
 		if t.CAFile != "" {
 			c.authorities(&t.CAFile, "caFile")
 		}
+		if len(t.ClientCAFiles) > 1 {
+			c.errorf(c.place(&t.ClientCAFiles[1], t), "clientCAFiles: Envoy reads one file; put all certificates into it")
+		}
 		for i := range t.ClientCAFiles {
 			c.authorities(&t.ClientCAFiles[i], "clientCAFiles")
 		}

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
@@ -135,9 +136,14 @@ func (s *stage) build(ctx context.Context) error {
 	return nil
 }
 
-// addresses keeps the two MCP servers' listeners and finds free ports for the rest.
+// addresses keeps the two MCP servers' listeners and finds free ports for the rest. The authorization server is on the
+// port after the gateway's, since agents remember where they logged in.
 func (s *stage) addresses(ctx context.Context) (map[string]string, error) {
-	env := map[string]string{"DEMO_GATEWAY": s.cfg.Address}
+	at, err := netip.ParseAddrPort(s.cfg.Address)
+	if err != nil || !at.Addr().IsLoopback() {
+		return nil, fmt.Errorf("address %s: want a loopback address and a port, such as 127.0.0.1:7420", s.cfg.Address)
+	}
+	env := map[string]string{"DEMO_GATEWAY": at.String(), "DEMO_PROVIDER": netip.AddrPortFrom(at.Addr(), at.Port()+1).String()}
 	for _, name := range []string{"DEMO_ITEMS", "DEMO_MIRROR", "DEMO_PROVIDER", "DEMO_ADMIN", "DEMO_GATEWAY"} {
 		want := "127.0.0.1:0"
 		if env[name] != "" {

@@ -220,7 +220,7 @@ func (s *story) farewell() {
 	s.page.line("audit", filepath.Join(s.dir, "audit.jsonl"))
 	s.page.line("Claude Code", "claude mcp add --transport http sallyport-demo "+s.mcpURL)
 	s.page.line("VS Code", `code --add-mcp '{"name":"sallyport-demo","type":"http","url":"`+s.mcpURL+`"}'`)
-	s.page.line("Inspector", "npx @modelcontextprotocol/inspector --transport http --server-url "+s.mcpURL)
+	s.page.line("Inspector", "npx @modelcontextprotocol/inspector --cli "+s.mcpURL+" --transport http --method tools/list")
 	if !s.cfg.Once {
 		s.page.note("running until Ctrl-C")
 	}

@@ -179,13 +179,20 @@ func admin(ctx context.Context, client *http.Client, method, path string) (strin
 // relog re-emits Envoy's lines as our own structured log.
 func relog(r io.ReadCloser, log *slog.Logger) {
 	defer func() { _ = r.Close() }()
-	lines := bufio.NewScanner(r)
-	lines.Buffer(make([]byte, 0, 4096), 1<<20)
-	for lines.Scan() {
-		level, component, text := split(lines.Text())
-		log.LogAttrs(context.Background(), level, text, slog.String("source", "envoy"), slog.String("component", component))
+	lines := bufio.NewReaderSize(r, maxLogLine)
+	for {
+		line, err := lines.ReadSlice('\n')
+		if len(line) > 0 { // a longer line comes in pieces
+			level, component, text := split(strings.TrimSuffix(string(line), "\n"))
+			log.LogAttrs(context.Background(), level, text, slog.String("source", "envoy"), slog.String("component", component))
+		}
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return
+		}
 	}
 }
+
+const maxLogLine = 64 << 10
 
 func split(line string) (slog.Level, string, string) {
 	parts := strings.SplitN(line, "\t", 3)

@@ -81,7 +81,7 @@ func writeBootstrap(s *service.Service) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(s.Sockets.Dir(), 0o700); err != nil {
+	if err := s.Sockets.Prepare(); err != nil {
 		return "", err
 	}
 	path := filepath.Join(s.Sockets.Dir(), "envoy.yaml")

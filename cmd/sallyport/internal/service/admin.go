@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"runtime"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -15,14 +16,14 @@ func (s *Service) Ready() (bool, map[string]bool) {
 	state := map[string]bool{
 		"keys":      s.verifier == nil || s.verifier.Ready(),
 		"policies":  s.gate.Load() != nil,
-		"exchange":  true,
+		"exchange":  time.Since(s.began) > exchangeGrace,
 		"catalogue": s.hub.Ready(),
 		"routes":    s.routed.Load(),
 		"verdicts":  !s.processor.Ignored(),
 		"serving":   !s.draining.Load(),
 	}
-	for _, c := range s.clients {
-		state["exchange"] = state["exchange"] && c.Ready()
+	if !state["exchange"] {
+		state["exchange"] = s.connected()
 	}
 	for _, ok := range state {
 		if !ok {
@@ -30,6 +31,19 @@ func (s *Service) Ready() (bool, map[string]bool) {
 		}
 	}
 	return true, state
+}
+
+// exchangeGrace is how long the connectors' metadata is waited for at the start. A connector that stays away takes
+// only its own apps' calls with it, each refused with 503.
+const exchangeGrace = 5 * time.Second
+
+func (s *Service) connected() bool {
+	for _, c := range s.clients {
+		if !c.Ready() {
+			return false
+		}
+	}
+	return true
 }
 
 // Drain makes the service not ready, so that load balancers turn away before anything stops.

@@ -34,8 +34,9 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	}
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
 		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
-		if len(t.ClientCAFiles) > 0 {
+		if len(t.ClientCAFiles) > 0 && t.ClientAuth != "NoClientCert" {
 			g.TLS.ClientCAFile = t.ClientCAFiles[0]
+			g.TLS.ClientCertOptional = t.ClientAuth == "VerifyClientCertIfGiven"
 		}
 	}
 	for _, a := range cfg.Apps {
@@ -115,7 +116,7 @@ func newExchange(cfg *config.Config, x *config.TokenExchange, log *slog.Logger) 
 		if c.Name != x.IDP {
 			continue
 		}
-		trust, err := clientTLS(cfg.TLS[c.TLS])
+		trust, err := ClientTLS(cfg.TLS[c.TLS])
 		if err != nil {
 			return nil, err
 		}
@@ -134,7 +135,8 @@ func newExchange(cfg *config.Config, x *config.TokenExchange, log *slog.Logger) 
 	return nil, fmt.Errorf("connector %q does not exist", x.IDP)
 }
 
-func clientTLS(p *config.TLS) (*tls.Config, error) {
+// ClientTLS is how a TLS client trusts and shows itself as profile p says; nil for none.
+func ClientTLS(p *config.TLS) (*tls.Config, error) {
 	if p == nil {
 		return nil, nil
 	}

@@ -1,6 +1,8 @@
 package service
 
 import (
+	"cmp"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport/sallyport/authz/token"
@@ -27,9 +29,10 @@ func (k keySets) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, s := range k.verifier.Stats() {
-		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(s.Keys), s.Issuer)
-		ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, s.Age.Seconds(), s.Issuer)
-		ch <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(s.Fetches), s.Issuer)
-		ch <- prometheus.MustNewConstMetric(failuresDesc, prometheus.CounterValue, float64(s.Failures), s.Issuer)
+		issuer := cmp.Or(s.Issuer, s.WellKnown) // before discovery an issuer has an address only
+		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(s.Keys), issuer)
+		ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, s.Age.Seconds(), issuer)
+		ch <- prometheus.MustNewConstMetric(fetchesDesc, prometheus.CounterValue, float64(s.Fetches), issuer)
+		ch <- prometheus.MustNewConstMetric(failuresDesc, prometheus.CounterValue, float64(s.Failures), issuer)
 	}
 }

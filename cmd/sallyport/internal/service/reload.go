@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
+	"os"
+	"slices"
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
@@ -51,7 +54,7 @@ func (s *Service) reload() (*config.Config, error) {
 			return cfg, errors.New(p.String())
 		}
 	}
-	if fixed(cfg) != fixed(s.Config) {
+	if fixed(cfg) != s.fixed {
 		return cfg, errRestart
 	}
 	g, err := s.newGate(cfg)
@@ -60,6 +63,20 @@ func (s *Service) reload() (*config.Config, error) {
 	}
 	s.setGate(g)
 	return cfg, nil
+}
+
+// secrets are those that a reload cannot change.
+func secrets(cfg *config.Config) []config.Secret {
+	out := []config.Secret{cfg.Session.Key}
+	for _, c := range cfg.Connectors {
+		out = append(out, c.OAuthClientSecret)
+	}
+	if cfg.AuthProvider != nil {
+		for _, c := range cfg.AuthProvider.Clients {
+			out = append(out, c.Secret)
+		}
+	}
+	return out
 }
 
 // fixed sums up what a reload cannot change: listeners, keys, connectors, and where the upstreams are.
@@ -81,8 +98,15 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 	if err := json.NewEncoder(sum).Encode(c); err != nil {
 		panic(err) // a plain struct
 	}
-	for _, connector := range cfg.Connectors {
-		_, _ = io.WriteString(sum, connector.OAuthClientSecret.Reveal()+"\x00") // redacted by the encoder
+	for _, secret := range secrets(cfg) {
+		_, _ = io.WriteString(sum, secret.Reveal()+"\x00") // redacted by the encoder
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.TLS)) {
+		t := cfg.TLS[name]
+		for _, file := range append([]string{t.CertFile, t.KeyFile, t.CAFile}, t.ClientCAFiles...) {
+			content, _ := os.ReadFile(file) //nolint:gosec // the operator's own; config has read it
+			_, _ = sum.Write(content)
+		}
 	}
 	return [sha256.Size]byte(sum.Sum(nil))
 }

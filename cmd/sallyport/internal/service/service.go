@@ -3,6 +3,7 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -46,7 +47,7 @@ type Service struct {
 	Options
 	Sockets Sockets
 
-	audit     *audit.Log
+	audit     *audit.Ledger
 	verifier  *token.Verifier // nil when OAuth is off
 	clients   map[string]*exchange.Client
 	sealer    *session.Sealer
@@ -55,15 +56,17 @@ type Service struct {
 	provider  *sts.Server // nil when the file has none
 	registry  *prometheus.Registry
 	metrics   *authz.Metrics
+	fixed     [sha256.Size]byte // of what a reload cannot change
 	reloads   reloadMetrics
 	gate      atomic.Pointer[authz.Gate]
+	began     time.Time
 	routed    atomic.Bool // an Envoy with our routes is there
 	draining  atomic.Bool
 }
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
-	s := &Service{Options: o, registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
+	s := &Service{Options: o, began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
 	var err error
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
 		return nil, err
@@ -101,11 +104,16 @@ func New(o Options) (*Service, error) {
 	return s, nil
 }
 
-func openAudit(file string) (*audit.Log, error) {
+func openAudit(file string) (*audit.Ledger, error) {
+	c := audit.Config{Path: file}
 	if file == "" {
-		return audit.Open(audit.Config{Writer: os.Stderr})
+		c.Writer = os.Stderr
 	}
-	return audit.Open(audit.Config{Path: file})
+	log, err := audit.Open(c)
+	if err != nil {
+		return nil, err
+	}
+	return audit.NewLedger(log), nil
 }
 
 func (s *Service) newHub() (*hub.Hub, error) {
@@ -152,7 +160,7 @@ func (s *Service) setGate(g *authz.Gate) {
 
 // Run serves until ctx ends, then lets what is in flight finish.
 func (s *Service) Run(ctx context.Context) error {
-	if err := s.Sockets.prepare(); err != nil {
+	if err := s.Sockets.Prepare(); err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)

@@ -61,17 +61,24 @@ func socketDir(configFile, address string) (string, error) {
 // Dir is the directory of the sockets.
 func (s Sockets) Dir() string { return filepath.Dir(s.Hub) }
 
-// prepare makes the directory, and refuses one that others can enter.
-func (s Sockets) prepare() error {
+// Prepare makes the directory, and refuses one in which others could put sockets of their own.
+func (s Sockets) Prepare() error {
 	if err := os.MkdirAll(s.Dir(), 0o700); err != nil {
 		return err
 	}
-	info, err := os.Lstat(s.Dir())
-	if err != nil {
-		return err
-	}
-	if owner, ok := info.Sys().(*syscall.Stat_t); ok && int(owner.Uid) != os.Getuid() && os.Getuid() != 0 {
-		return fmt.Errorf("%s belongs to another user; set service.address", s.Dir())
+	for _, dir := range []string{s.Dir(), filepath.Dir(s.Dir())} {
+		info, err := os.Lstat(dir)
+		if err != nil {
+			return err
+		}
+		owner, ok := info.Sys().(*syscall.Stat_t)
+		trusted := ok && (int(owner.Uid) == os.Getuid() || owner.Uid == 0)
+		switch mode := info.Mode(); {
+		case !mode.IsDir(), !trusted:
+			return fmt.Errorf("%s is not a directory of yours; set service.address", dir)
+		case mode.Perm()&0o002 != 0 && (mode&os.ModeSticky == 0 || dir == s.Dir()):
+			return fmt.Errorf("%s can be written by everybody; set service.address, or chmod it to 0700", dir)
+		}
 	}
 	return nil
 }
@@ -104,8 +111,16 @@ func removeStale(ctx context.Context, path string) error {
 		_ = conn.Close()
 		return fmt.Errorf("%s is in use: is the same configuration running already?", path)
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
+	info, statErr := os.Lstat(path)
+	switch {
+	case errors.Is(statErr, os.ErrNotExist):
+		return nil
+	case statErr != nil:
+		return statErr
+	case info.Mode()&os.ModeSocket == 0:
+		return fmt.Errorf("%s exists and is no socket", path)
+	case !errors.Is(err, syscall.ECONNREFUSED): // a full backlog, for instance: somebody is there
+		return fmt.Errorf("%s is in use: %w", path, err)
 	}
-	return nil
+	return os.Remove(path)
 }

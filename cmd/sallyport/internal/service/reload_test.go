@@ -1,0 +1,115 @@
+package service
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// What a reload puts in force, and what it leaves to a restart. A change that it does neither with, that is one which
+// looks as if it were in force and is not, is the mistake to catch.
+func TestReload(t *testing.T) {
+	for _, test := range []struct {
+		name, file, old, changed string
+		restart                  bool
+	}{
+		{"policy file", "items.rego", "true", "false", false},
+		{"inline policy", "c.yaml", `result["allowed"] := true`, `result["allowed"] := false`, false},
+		{"policy name", "c.yaml", "items-authz", "items-authz-2", false},
+		{"a tool", "c.yaml", "name: get\n", "name: fetch\n", false},
+		{"a lifetime", "c.yaml", "ttl: 5s", "ttl: 6s", false},
+		{"a scope", "c.yaml", "item:Get", "item:Read", false},
+		{"unlisted tools", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          unlistedTools: allow", false},
+		{"require act", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          requireAct: true", false},
+		{"opaque tokens", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          opaqueTokens: true", false},
+		{"big numbers", "c.yaml", "  - name: open\n", "  - name: open\n    allowBigNumbers: true\n", false},
+		{"list", "c.yaml", "  - name: open\n", "  - name: open\n    toolList: all\n", false},
+		{"hosts", "c.yaml", "one.example]", "one.example, two.example]", false},
+		{"origins", "c.yaml", "  allowedHosts", "  allowedOrigins: [https://one.example]\n  allowedHosts", false},
+		{"a comment", "c.yaml", "http:", "# a comment\nhttp:", false},
+
+		{"address", "c.yaml", "127.0.0.1:8080", "127.0.0.1:8081", true},
+		{"admin", "c.yaml", "127.0.0.1:9902", "127.0.0.1:9903", true},
+		{"audit", "c.yaml", "audit.jsonl", "other.jsonl", true},
+		{"audience of the gateway", "c.yaml", "[https://gateway.example/mcp]", "[https://gateway.example/two]", true},
+		{"issuer", "c.yaml", "https://two.example", "https://three.example", true},
+		{"audience of an app", "c.yaml", "audience: https://items.example/", "audience: https://other.example/", true},
+		{"exchange's deadline", "c.yaml", "timeout: 9s", "timeout: 8s", true},
+		{"upstream", "c.yaml", "http://open.internal/mcp", "http://other.internal/mcp", true},
+		{"namespace", "c.yaml", "name: open_", "name: other_", true},
+		{"session header", "c.yaml", "X-Session-Id", "X-Other", true},
+		{"client secret", "secrets.yaml", "first-secret-of-gateway", "other-secret-of-gateway", true},
+		{"session key", "secrets.yaml", "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210", true},
+		{"a client of the embedded server", "secrets.yaml", "first-secret-of-client", "other-secret-of-client", true},
+		{"users of the embedded server", "c.yaml", "subject: ann", "subject: bob", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			f := newFiles(t)
+			s := f.service()
+			before := s.gate.Load()
+			f.edit(test.file, test.old, test.changed)
+			if !s.Config.Changed() {
+				t.Fatal("the change is not noticed")
+			}
+			_, err := s.reload()
+			changed := s.gate.Load() != before
+			if test.restart && (!errors.Is(err, errRestart) || changed) {
+				t.Errorf("looks as if it were in force: error %v, gate changed %v", err, changed)
+			}
+			if !test.restart && (err != nil || !changed) {
+				t.Errorf("not in force: error %v, gate changed %v", err, changed)
+			}
+		})
+	}
+}
+
+// Trust that is read once at the start is not renewed by a reload that says it was successful.
+func TestReloadOfCertificates(t *testing.T) {
+	f := newFiles(t)
+	f.edit("c.yaml", "    oauthClientID: gateway\n", "    oauthClientID: gateway\n    tls: client\n")
+	s := f.service()
+	other := newFiles(t)
+	content, err := readFile(other.path("ca.pem"))
+	must(t, err)
+	f.write("ca.pem", content)
+	if !s.Config.Changed() {
+		t.Fatal("the change is not noticed")
+	}
+	if _, err := s.reload(); !errors.Is(err, errRestart) {
+		t.Errorf("looks as if it were in force: %v", err)
+	}
+}
+
+func TestReloadOfWhatDoesNotLoad(t *testing.T) {
+	f := newFiles(t)
+	s := f.service()
+	before := s.gate.Load()
+	for name, spoil := range map[string]func(){
+		"policy":    func() { f.write("items.rego", "package orchestrator\nresult[") },
+		"structure": func() { f.write("c.yaml", "apps: 1") },
+		"empty":     func() { f.write("c.yaml", "") },
+	} {
+		spoil()
+		cfg, err := s.reload()
+		if err == nil || s.gate.Load() != before || cfg == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !cfg.Changed() && len(cfg.Files()) == 0 {
+			t.Errorf("%s: the cure would not be noticed", name)
+		}
+	}
+	f.write("c.yaml", twoApps)
+	f.write("items.rego", "package orchestrator\nresult[\"allowed\"] := false\n")
+	if _, err := s.reload(); err != nil || s.gate.Load() == before {
+		t.Errorf("the cure: %v", err)
+	}
+}
+
+func TestReloadErrorsSayWhere(t *testing.T) {
+	f := newFiles(t)
+	s := f.service()
+	f.edit("c.yaml", "allowedHosts", "allowedHots")
+	if _, err := s.reload(); err == nil || !strings.Contains(err.Error(), "c.yaml:3:") {
+		t.Errorf("%v", err)
+	}
+}
