@@ -1,6 +1,7 @@
 package authz
 
 import (
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // kept are the request fields that an upstream sees. Everything else a client sent ends at the gate, credentials
 // and forged identities first; Envoy's own fields (x-envoy-*, x-forwarded-for, x-request-id) are Envoy's matter.
 var kept = []string{"accept", "accept-language", "content-type", "content-length", "host", "user-agent",
-	"traceparent", "tracestate", "x-request-id", "x-forwarded-for", "x-forwarded-proto",
+	"x-request-id", "x-forwarded-for", "x-forwarded-proto",
 	"connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect"}
 
 // strip lists the request's fields that must not go on.
@@ -21,6 +22,7 @@ func (c *Call) strip() []string {
 	for name := range c.req.Header {
 		switch {
 		case slices.Contains(kept, name), strings.HasPrefix(name, "x-envoy-"):
+		case (name == "traceparent" || name == "tracestate") && c.traced():
 		case strings.HasPrefix(name, "mcp-param-") && c.era == mcpparse.EraModern && c.leg.Era == mcpparse.EraModern:
 		default:
 			out = append(out, name)
@@ -28,6 +30,16 @@ func (c *Call) strip() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// traceParent is a trace context in its only form so far (W3C Trace Context §3.2.2.3).
+var traceParent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+// traced reports whether the request's trace context is one, and of a bounded size (§3.3.1.5).
+func (c *Call) traced() bool {
+	parent, ok := c.req.Header.Get("traceparent")
+	state := strings.Join(c.req.Header["tracestate"], ",")
+	return ok && traceParent.MatchString(parent) && len(state) <= 512
 }
 
 // toHub sends the message to our own hub, which verifies the token again and shows policies the same headers that a

@@ -2,6 +2,7 @@ package authz_test
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 // everything is a set of headers that a hostile or chatty client sends beside the ones that MCP wants.
 var everything = []string{"cookie", "a=b", "proxy-authorization", "Basic x", "x-sallyport-route", "app-items", "x-sallyport-source", "6.6.6.6",
 	"x-forwarded-user", "root", "x-user", "root", "mcp-param-region", "eu", "last-event-id", "9", "x-api-key", "k", "accept-encoding", "gzip",
-	"user-agent", "agent/1", "traceparent", "00-0-0-00", "x-envoy-original-path", "/", "x-request-id", "r", "content-length", "999", "origin", "http://localhost"}
+	"user-agent", "agent/1", "traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "x-envoy-original-path", "/", "x-request-id", "r", "content-length", "999", "origin", "http://localhost"}
 
 var alwaysRemoved = []string{"accept-encoding", "authorization", "cookie", "last-event-id"}
 
@@ -160,6 +161,26 @@ func TestForwardingToTheHub(t *testing.T) {
 		diff(t, "set", want, v.Set)
 		if v.Route != authz.HubRoute || v.Body != nil || v.Watch || v.Reply != nil {
 			t.Errorf("verdict %+v", v)
+		}
+	}
+}
+
+// A trace context goes on when it is one (W3C Trace Context), and not as a carrier for anything else.
+func TestTraceContext(t *testing.T) {
+	const good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	for _, test := range []struct {
+		name    string
+		headers []string
+		removed bool
+	}{
+		{"parent and state", []string{"traceparent", good, "tracestate", "vendor=1"}, false},
+		{"no parent", []string{"traceparent", "x; DROP TABLE", "tracestate", "vendor=1"}, true},
+		{"endless state", []string{"traceparent", good, "tracestate", strings.Repeat("v=1,", 200)}, true},
+	} {
+		r, body := modernCall("my_server_listItems", "{}")
+		v := newWorld(t).judge(with(r, test.headers...), body)
+		if got := slices.Contains(v.Remove, "traceparent"); !v.Forwards() || got != test.removed {
+			t.Errorf("%s: removed %v, want %v", test.name, got, test.removed)
 		}
 	}
 }

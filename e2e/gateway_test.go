@@ -457,6 +457,9 @@ func (w *world) audit() []record {
 	must(w.t, err)
 	var out []record
 	for line := range strings.Lines(string(content)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // still being written
+		}
 		r := record{}
 		must(w.t, json.Unmarshal([]byte(line), &r))
 		out = append(out, r)

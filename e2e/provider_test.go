@@ -7,10 +7,12 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -38,6 +40,7 @@ const (
 	gatewaySecret = "a-secret-for-tests-only"
 	agentClient   = "test-agent"
 	user          = "wile.e@acme.example"
+	otherUser     = "road.runner@acme.example"
 )
 
 // newProvider starts an authorization server that gives agents tokens for audience, and lets the gateway exchange
@@ -51,7 +54,7 @@ func newProvider(t *testing.T, audience string, targets ...string) *provider {
 	t.Cleanup(p.Close)
 	p.sts, err = sts.New(sts.Config{
 		Issuer: p.URL, Key: key, DefaultAudience: audience,
-		Users: []sts.User{{Subject: user, Claims: map[string]any{"groups": []string{"buyers"}}}},
+		Users: []sts.User{{Subject: user, Claims: map[string]any{"groups": []string{"buyers"}}}, {Subject: otherUser}},
 		Clients: []sts.Client{
 			{ID: agentClient, Public: true, Redirects: []string{"http://127.0.0.1/callback"}, Grants: []string{sts.GrantCode, sts.GrantRefresh}},
 			{ID: gatewayClient, Secret: gatewaySecret, Grants: []string{sts.GrantCredentials, sts.GrantExchange},
@@ -105,11 +108,16 @@ func (p *provider) setOverride(f func(w http.ResponseWriter, r *http.Request) bo
 // login gets an agent's token the way agents do: authorization code with PKCE.
 func (p *provider) login(t *testing.T, resource string) string {
 	t.Helper()
+	return p.loginAs(t, resource, user)
+}
+
+func (p *provider) loginAs(t *testing.T, resource, subject string) string {
+	t.Helper()
 	verifier := rand.Text() + rand.Text()
 	sum := sha256.Sum256([]byte(verifier))
 	q := url.Values{"response_type": {"code"}, "client_id": {agentClient}, "redirect_uri": {"http://127.0.0.1:7/callback"},
 		"code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
-		"state": {"s"}, "resource": {resource}}
+		"state": {"s"}, "resource": {resource}, "login_hint": {subject}}
 	req, err := http.NewRequest(http.MethodGet, p.URL+"/authorize?"+q.Encode(), nil)
 	must(t, err)
 	resp, err := http.DefaultTransport.RoundTrip(req)
@@ -170,11 +178,17 @@ func claims(t *testing.T, token string) jwt.MapClaims {
 	return out
 }
 
-// freePort reserves a loopback address for somebody else to listen on.
+// freePort finds a loopback address for somebody else to listen on. Its port is below those that the kernel gives to
+// connections and to listeners without a wish, so that nothing of the tests takes it in the meantime.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	for {
+		n, err := rand.Int(rand.Reader, big.NewInt(12_000))
+		must(t, err)
+		address := "127.0.0.1:" + strconv.FormatInt(20_000+n.Int64(), 10)
+		if l, err := net.Listen("tcp", address); err == nil {
+			must(t, l.Close())
+			return address
+		}
+	}
 }

@@ -89,6 +89,8 @@ func TestAllowedCall(t *testing.T) {
 		before := len(w.items.calls())
 		r.header["Cookie"], r.header["X-Sallyport-Route"], r.header["X-Sallyport-Source"] = "a=b", "app/open", "6.6.6.6"
 		r.header["Proxy-Authorization"], r.header["X-Forwarded-User"] = "Basic eHg6eXk=", "admin"
+		r.header["X-Request-Id"], r.header["X-Forwarded-For"] = "chosen-by-the-client", "6.6.6.6"
+		r.header["Traceparent"] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 		a := w.send(r)
 		if a.Status != http.StatusOK || !strings.Contains(string(a.RPC.Result), "done: listItems") {
 			t.Fatalf("%s: %s", name, a)
@@ -104,6 +106,15 @@ func TestAllowedCall(t *testing.T) {
 		}
 		if string(got.RPC.Params.Arguments) != `{"q":1.0,"big":1e2,"a":[ 1 ]}` || got.RPC.Params.Name != "listItems" {
 			t.Errorf("%s: upstream parsed %s %s", name, got.RPC.Params.Name, got.RPC.Params.Arguments)
+		}
+		if trace := got.Header.Get("Traceparent"); trace != r.header["Traceparent"] {
+			t.Errorf("%s: traceparent %q", name, trace)
+		}
+		if from := got.Header.Get("X-Forwarded-For"); strings.Contains(from, "6.6.6.6") {
+			t.Errorf("%s: the client's own x-forwarded-for reached the upstream: %s", name, from)
+		}
+		if id := got.Header.Get("X-Request-Id"); id == "" || id == "chosen-by-the-client" {
+			t.Errorf("%s: request id %q", name, id)
 		}
 		for _, h := range []string{"Cookie", "X-Sallyport-Route", "X-Sallyport-Source", "Proxy-Authorization", "X-Forwarded-User"} {
 			if got.Header.Get(h) != "" {

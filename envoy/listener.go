@@ -62,10 +62,11 @@ func hardened() *hcmv3.HttpConnectionManager {
 		GenerateRequestId: wrapperspb.Bool(true),
 		EarlyHeaderMutationExtensions: []*corev3.TypedExtensionConfig{
 			extension("envoy.http.early_header_mutation.header_mutation", &earlyv3.HeaderMutation{
-				// Lock 2: before the first route is matched. A client's request id
-				// goes too, so that Envoy's own tells exchanges apart.
+				// Lock 2: before the first route is matched. What a client says
+				// about where it comes from goes too, and its request id, so that
+				// Envoy's own tells exchanges apart.
 				Mutations: []*mutationv3.HeaderMutation{
-					removeHeaders(InternalPrefix), removeHeaders("x-envoy-"), removeHeaders("x-request-id"),
+					removeHeaders(InternalPrefix), removeHeaders("x-envoy-"), removeHeaders("x-forwarded-"), removeHeaders("x-request-id"),
 				},
 			}),
 		},

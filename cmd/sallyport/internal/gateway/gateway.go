@@ -28,17 +28,16 @@ const drainTime = 10 * time.Second
 
 // Run runs both until ctx ends or one of them does, and returns why it ended.
 func Run(ctx context.Context, cfg Config) error {
-	bootstrap, err := writeBootstrap(cfg.Service)
-	if err != nil {
-		return err
-	}
 	serving, endService := context.WithCancel(context.WithoutCancel(ctx))
 	defer endService()
 	serviceDone := make(chan error, 1)
 	go func() { serviceDone <- cfg.Service.Run(serving) }()
-
-	proxy, err := envoyproc.Start(envoyproc.Config{Binary: cfg.Envoy, Bootstrap: bootstrap,
-		AdminSocket: cfg.Service.Sockets.Admin, Concurrency: cfg.Concurrency, Log: cfg.Service.Log})
+	select {
+	case <-cfg.Service.Listening(): // an Envoy on sockets that another gateway holds would take its traffic
+	case err := <-serviceDone:
+		return err
+	}
+	proxy, err := startEnvoy(cfg)
 	if err != nil {
 		endService()
 		return errors.Join(err, <-serviceDone)
@@ -76,16 +75,20 @@ func orUnknown(err error) error {
 	return err
 }
 
-func writeBootstrap(s *service.Service) (string, error) {
-	config, err := envoy.Bootstrap(service.Gateway(s.Config, s.Sockets))
+// startEnvoy starts an Envoy with the gateway's configuration, which is kept beside the sockets for whoever wants to
+// see it.
+func startEnvoy(cfg Config) (*envoyproc.Process, error) {
+	s := cfg.Service
+	bootstrap, err := envoy.Bootstrap(service.Gateway(s.Config, s.Sockets))
 	if err != nil {
-		return "", err
-	}
-	if err := s.Sockets.Prepare(); err != nil {
-		return "", err
+		return nil, err
 	}
 	path := filepath.Join(s.Sockets.Dir(), "envoy.yaml")
-	return path, os.WriteFile(path, config, 0o600)
+	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
+		return nil, err
+	}
+	return envoyproc.Start(envoyproc.Config{Binary: cfg.Envoy, Bootstrap: path, AdminSocket: s.Sockets.Admin,
+		Concurrency: cfg.Concurrency, Log: s.Log})
 }
 
 // awaitReady calls OnReady once the service is ready and Envoy has its listeners. What keeps it waiting is logged.

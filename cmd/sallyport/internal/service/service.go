@@ -59,6 +59,7 @@ type Service struct {
 	fixed     [sha256.Size]byte // of what a reload cannot change
 	reloads   reloadMetrics
 	gate      atomic.Pointer[authz.Gate]
+	listening chan struct{} // closed once every listener is ours
 	began     time.Time
 	routed    atomic.Bool // an Envoy with our routes is there
 	draining  atomic.Bool
@@ -66,7 +67,7 @@ type Service struct {
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
-	s := &Service{Options: o, began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
+	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
 	var err error
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
 		return nil, err
@@ -158,6 +159,9 @@ func (s *Service) setGate(g *authz.Gate) {
 	s.processor.SetGate(g)
 }
 
+// Listening is closed once Run has opened every listener: from then on the sockets are this service's alone.
+func (s *Service) Listening() <-chan struct{} { return s.listening }
+
 // Run serves until ctx ends, then lets what is in flight finish.
 func (s *Service) Run(ctx context.Context) error {
 	if err := s.Sockets.Prepare(); err != nil {
@@ -165,8 +169,10 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	if err := s.serveAll(ctx, group); err != nil {
-		return err
+		group.Go(func() error { return err }) // ends what has been opened
+		return errors.Join(group.Wait(), s.audit.Close())
 	}
+	close(s.listening)
 	background := []func(context.Context) error{s.runHub, s.watch}
 	if s.verifier != nil {
 		background = append(background, s.verifier.Run)
