@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -257,6 +258,13 @@ func TestLostUpstreamSessionIsReopened(t *testing.T) {
 	}
 	if a := w.send(legacyCall(session, "open_echo", `{}`)); a.RPC.Result == nil {
 		t.Errorf("the next one: %s", a)
+	}
+	var outcomes []any
+	for _, p := range w.reconcile()[1:] {
+		outcomes = append(outcomes, p[1]["outcome"])
+	}
+	if want := []any{"ok", "upstream_error", "ok"}; !slices.Equal(outcomes, want) {
+		t.Errorf("completions %v, want %v", outcomes, want)
 	}
 }
 

@@ -57,7 +57,7 @@ func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 	return audit.Completion{
 		Time:     start.Add(took),
 		ID:       facts[metadataID].GetStringValue(),
-		Outcome:  outcome(e, facts[metadataReply].GetBoolValue()),
+		Outcome:  outcome(e, facts[metadataReply].GetBoolValue(), facts[metadataDecided].GetBoolValue()),
 		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
 		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
 		BytesOut: e.GetResponse().GetResponseBodyBytes(),
@@ -65,13 +65,17 @@ func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 	}
 }
 
-func outcome(e *datav3.HTTPAccessLogEntry, ours bool) audit.CompletionOutcome {
+// outcome tells how an exchange ended from Envoy's flags and from what we told it: that the answer was ours, and that the
+// request had been let through before.
+func outcome(e *datav3.HTTPAccessLogEntry, ours, decided bool) audit.CompletionOutcome {
 	flags := e.GetCommonProperties().GetResponseFlags()
 	details := e.GetResponse().GetResponseCodeDetails()
 	code := e.GetResponse().GetResponseCode().GetValue()
 	switch {
 	case flags.GetDownstreamConnectionTermination():
 		return audit.Aborted
+	case ours && decided: // the upstream's answer was replaced
+		return audit.UpstreamError
 	case ours:
 		return audit.Refused
 	case flags.GetUpstreamConnectionFailure(), flags.GetNoHealthyUpstream(), flags.GetUpstreamRequestTimeout(),

@@ -168,7 +168,7 @@ func forward(v *authz.Verdict) *extprocv3.CommonResponse {
 func immediate(r *authz.Reply, facts metadata) *extprocv3.ProcessingResponse {
 	return &extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
-			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(r.Status)}, //nolint:gosec // statuses are ours, 200 to 503
+			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(r.Status)},
 			Headers: &extprocv3.HeaderMutation{SetHeaders: overwrite(r.Header)},
 			Body:    r.Body,
 			Details: "sallyport",

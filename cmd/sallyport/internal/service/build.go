@@ -29,7 +29,7 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	g := envoy.Gateway{
 		Listen: cfg.HTTP.Address, Paths: endpoints(cfg),
 		ServiceSocket: servicePath, HubSocket: s.Hub, EgressSocket: s.Egress, AdminSocket: s.Admin,
-		MaxRequestBytes: uint32(cfg.HTTP.MaxRequestBytes), //nolint:gosec // config bounds it
+		MaxRequestBytes: uint32(cfg.HTTP.MaxRequestBytes),
 		MessageTimeout:  messageTimeout(cfg),
 	}
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {

@@ -1,0 +1,134 @@
+package extproc
+
+import (
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
+	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/audit"
+)
+
+func headersMessage(pairs ...string) *extprocv3.ProcessingRequest {
+	m := &corev3.HeaderMap{}
+	for i := 0; i < len(pairs); i += 2 {
+		m.Headers = append(m.Headers, &corev3.HeaderValue{Key: pairs[i], RawValue: []byte(pairs[i+1])})
+	}
+	return &extprocv3.ProcessingRequest{
+		Request:        &extprocv3.ProcessingRequest_RequestHeaders{RequestHeaders: &extprocv3.HttpHeaders{Headers: m}},
+		ProtocolConfig: &extprocv3.ProtocolConfiguration{RequestBodyMode: extprocfilterv3.ProcessingMode_BUFFERED},
+	}
+}
+
+func TestDecodeRequest(t *testing.T) {
+	good := []string{":method", "POST", ":path", "/mcp?a=b", ":scheme", "http", ":authority", "h:1", "x-forwarded-proto", "https", "x-forwarded-for", "6.6.6.6, 10.0.0.9"}
+	ev, err := decode(headersMessage(append(good, "x", "1", "x", "2")...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := ev.(headersEvent).request
+	if r.Path != "/mcp" || r.RawQuery != "a=b" || r.Scheme != "https" || r.Host != "h:1" || r.SourceIP != "10.0.0.9" || len(r.Header["x"]) != 2 {
+		t.Errorf("%+v", r)
+	}
+	withAttribute := headersMessage(good...)
+	withAttribute.Attributes = map[string]*structpb.Struct{"envoy.filters.http.ext_proc": {Fields: map[string]*structpb.Value{
+		"source.address": structpb.NewStringValue("[2001:db8::7]:4711")}}}
+	ev, err = decode(withAttribute)
+	if err != nil || ev.(headersEvent).request.SourceIP != "2001:db8::7" {
+		t.Errorf("source %v, %v", ev, err)
+	}
+	for name, extra := range map[string][]string{"a path twice": append(good, ":path", "/x"), "no method": {":path", "/mcp"}, "no path (CONNECT)": {":method", "CONNECT"}} {
+		if _, err := decode(headersMessage(extra...)); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+}
+
+func TestDecodeMode(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(m *extprocv3.ProcessingRequest)
+		want   mode
+	}{
+		"buffered":        {func(*extprocv3.ProcessingRequest) {}, modeBuffered},
+		"not said":        {func(m *extprocv3.ProcessingRequest) { m.ProtocolConfig = nil }, modeUnknown},
+		"none":            {bodyMode(extprocfilterv3.ProcessingMode_NONE), modeUnsafe},
+		"partial":         {bodyMode(extprocfilterv3.ProcessingMode_BUFFERED_PARTIAL), modeUnsafe},
+		"streamed":        {bodyMode(extprocfilterv3.ProcessingMode_STREAMED), modeUnsafe},
+		"full duplex":     {bodyMode(extprocfilterv3.ProcessingMode_FULL_DUPLEX_STREAMED), modeUnsafe},
+		"without waiting": {func(m *extprocv3.ProcessingRequest) { m.ProtocolConfig.SendBodyWithoutWaitingForHeaderResponse = true }, modeUnsafe},
+		"observability":   {func(m *extprocv3.ProcessingRequest) { m.ObservabilityMode = true }, modeIgnored},
+	} {
+		m := headersMessage(":method", "POST", ":path", "/mcp")
+		c.change(m)
+		if got := decodeMode(m); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
+func bodyMode(m extprocfilterv3.ProcessingMode_BodySendMode) func(*extprocv3.ProcessingRequest) {
+	return func(r *extprocv3.ProcessingRequest) { r.ProtocolConfig.RequestBodyMode = m }
+}
+
+// What forwards says so in metadata, and nothing else does: RBAC goes by it.
+func TestEncodeDecided(t *testing.T) {
+	forwards := authz.Verdict{ID: "i", RPCID: []byte(`"7"`), Route: "app/a", Body: []byte("{}"), Remove: []string{"cookie"}, Set: [][2]string{{"a", "b"}}}
+	for name, c := range map[string]struct {
+		action action
+		want   bool
+	}{
+		"forward at the body":    {action{verdict: &forwards, answers: wantBody}, true},
+		"forward at the headers": {action{verdict: &forwards, answers: wantHeaders}, true},
+		"proceed":                {action{proceed: true, callID: "i", answers: wantHeaders}, false},
+		"reply":                  {action{verdict: &authz.Verdict{ID: "i", Reply: &authz.Reply{Status: 401}}, answers: wantHeaders}, false},
+		"replaced response":      {action{reply: &authz.Reply{Status: 502}, answers: wantResponse}, false},
+		"passed response":        {action{pass: true, answers: wantResponse}, false},
+	} {
+		out := encode(c.action)
+		facts := out.GetDynamicMetadata().GetFields()[Namespace].GetStructValue().GetFields()
+		if got := facts[metadataDecided].GetBoolValue(); got != c.want {
+			t.Errorf("%s: decided %v", name, got)
+		}
+		for _, h := range out.GetRequestBody().GetResponse().GetHeaderMutation().GetSetHeaders() {
+			if h.GetAppendAction() != corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD {
+				t.Errorf("%s: header %s would be appended", name, h.GetHeader().GetKey())
+			}
+		}
+	}
+	if out := encode(action{verdict: &forwards, answers: wantBody}).GetRequestBody().GetResponse(); !out.GetClearRouteCache() || string(out.GetBodyMutation().GetBody()) != "{}" {
+		t.Errorf("%v", out)
+	}
+}
+
+func TestOutcome(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags   *datav3.ResponseFlags
+		details string
+		status  uint32
+		ours    bool
+		decided bool
+		want    audit.CompletionOutcome
+	}{
+		"ok":                        {&datav3.ResponseFlags{}, "via_upstream", 200, false, true, audit.OK},
+		"upstream says no":          {&datav3.ResponseFlags{}, "via_upstream", 400, false, true, audit.UpstreamError},
+		"ours":                      {&datav3.ResponseFlags{}, "sallyport", 401, true, false, audit.Refused},
+		"ours, in place of another": {&datav3.ResponseFlags{}, "sallyport", 502, true, true, audit.UpstreamError},
+		"agent left":                {&datav3.ResponseFlags{DownstreamConnectionTermination: true}, "downstream_remote_disconnect", 0, false, true, audit.Aborted},
+		"upstream is down":          {&datav3.ResponseFlags{UpstreamConnectionFailure: true}, "upstream_reset_before_response_started{connection_failure}", 503, false, true, audit.Unreachable},
+		"upstream fell silent":      {&datav3.ResponseFlags{StreamIdleTimeout: true}, "stream_idle_timeout", 408, false, true, audit.Unreachable},
+		"we were too slow":          {&datav3.ResponseFlags{}, "ext_proc_error_per-message_timeout_exceeded", 504, false, false, audit.GatewayError},
+		"nothing routed":            {&datav3.ResponseFlags{}, "direct_response", 503, false, false, audit.GatewayError},
+		"body too large for Envoy":  {&datav3.ResponseFlags{}, "request_payload_too_large", 413, false, false, audit.Refused},
+	} {
+		e := &datav3.HTTPAccessLogEntry{CommonProperties: &datav3.AccessLogCommon{ResponseFlags: c.flags},
+			Response: &datav3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(c.status), ResponseCodeDetails: c.details}}
+		if got := outcome(e, c.ours, c.decided); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
