@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -13,6 +15,8 @@ func TestManyCallsAtOnce(t *testing.T) {
 	w := start(t)
 	session := w.initialize()
 	const workers, each = 24, 20
+	w.send(modern("my_server_listItems", `{}`)) // whatever is made once is made now
+	before := w.gauge("go_goroutines")
 	var wg sync.WaitGroup
 	errs := make(chan error, workers*each)
 	for i := range workers {
@@ -34,7 +38,10 @@ func TestManyCallsAtOnce(t *testing.T) {
 	for err := range errs {
 		t.Error(err)
 	}
-	const total = workers * each
+	client.CloseIdleConnections()
+	const spare = 2*workers + 20 // two for each connection to the authorization server that is kept for the next call
+	await(t, "the goroutines of the calls to end", func() bool { return w.gauge("go_goroutines") <= before+spare })
+	const total = workers*each + 1
 	tokens, arguments := map[string]bool{}, map[string]bool{}
 	for _, c := range w.items.calls() {
 		tokens[c.Header.Get("Authorization")] = true
@@ -50,4 +57,18 @@ func TestManyCallsAtOnce(t *testing.T) {
 		t.Errorf("%d decisions for %d messages", n, total+1)
 	}
 	w.verifyAudit()
+}
+
+// gauge reads one of the service's metrics that has no labels.
+func (w *world) gauge(name string) float64 {
+	w.t.Helper()
+	for line := range strings.Lines(w.metrics()) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
+			f, err := strconv.ParseFloat(value, 64)
+			must(w.t, err)
+			return f
+		}
+	}
+	w.t.Fatalf("no metric %s", name)
+	return 0
 }

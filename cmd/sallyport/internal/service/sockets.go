@@ -35,6 +35,8 @@ func SocketsFor(configFile, address string) (Sockets, error) {
 		Admin: filepath.Join(dir, "envoy-admin.sock")}
 	if address == "" {
 		s.Service = "unix:" + filepath.Join(dir, "service.sock")
+	} else if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		s.Service = "unix:" + filepath.Clean(path)
 	}
 	if longest := s.Admin; len(longest) > 100 { // sun_path holds 108 bytes
 		return Sockets{}, fmt.Errorf("socket path %s is too long; set service.address to a shorter one", longest)
@@ -76,7 +78,7 @@ func (s Sockets) Prepare() error {
 		switch mode := info.Mode(); {
 		case !mode.IsDir(), !trusted:
 			return fmt.Errorf("%s is not a directory of yours; set service.address", dir)
-		case mode.Perm()&0o002 != 0 && (mode&os.ModeSticky == 0 || dir == s.Dir()):
+		case mode.Perm()&0o002 != 0 && mode&os.ModeSticky == 0:
 			return fmt.Errorf("%s can be written by everybody; set service.address, or chmod it to 0700", dir)
 		}
 	}
