@@ -53,7 +53,7 @@ func newProvider(t *testing.T, audience string, targets ...string) *provider {
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Close)
 	p.sts, err = sts.New(sts.Config{
-		Issuer: p.URL, Key: key, DefaultAudience: audience,
+		Issuer: p.URL, Key: key, DefaultAudience: audience, AllowWiderScopes: true, // agents' tokens only say who calls
 		Users: []sts.User{{Subject: user, Claims: map[string]any{"groups": []string{"buyers"}}}, {Subject: otherUser}},
 		Clients: []sts.Client{
 			{ID: agentClient, Public: true, Redirects: []string{"http://127.0.0.1/callback"}, Grants: []string{sts.GrantCode, sts.GrantRefresh}},

@@ -55,10 +55,11 @@ type Config struct {
 	// hours. Both in whole seconds.
 	AccessTokenLifetime, RefreshTokenLifetime time.Duration
 
-	// NarrowToSubject limits an exchanged token to scopes that the subject token
-	// has. By default only the client's own scopes limit it: the agent's token
-	// says who calls, not what each tool may do upstream.
-	NarrowToSubject bool
+	// AllowWiderScopes lets an exchanged token carry scopes that the subject token
+	// lacks, within those of the client that exchanges. By default a token never
+	// gets wider on its way. Where agents' tokens only say who calls, and each
+	// tool's scopes are a matter between gateway and upstream, it has to.
+	AllowWiderScopes bool
 
 	// MaxRegistrations bounds the clients that register themselves, default 1000.
 	// They are forgotten after 24 hours.

@@ -94,7 +94,7 @@ func (s *Server) exchangeScopes(client Client, q form, subject jwt.MapClaims) ([
 	switch {
 	case !subset(scopes, client.Scopes):
 		return nil, refuse("invalid_scope", "not the client's")
-	case s.cfg.NarrowToSubject && !subset(scopes, splitScope(text(subject["scope"]))):
+	case !s.cfg.AllowWiderScopes && !subset(scopes, splitScope(text(subject["scope"]))):
 		return nil, refuse("invalid_scope", "not the subject token's")
 	}
 	return scopes, nil

@@ -71,6 +71,8 @@ func config(issuer string) sts.Config {
 		DefaultAudience: gateway,
 		Resources:       []string{"http://other.example/"},
 		Scopes:          []string{"mcp:use", "offline_access"},
+
+		AllowWiderScopes: true, // the agent's token does not name what each tool needs
 		Users: []sts.User{
 			{Subject: "alice", Scopes: []string{"mcp:use", "admin"}, Claims: map[string]any{"email": "alice@example.com"}},
 			{Subject: "bob", Scopes: []string{"mcp:use"}, Claims: map[string]any{"may_act": map[string]any{"sub": "gateway"}}},

@@ -278,9 +278,9 @@ func TestExchangeEndsWithSubjectToken(t *testing.T) {
 	}
 }
 
-func TestNarrowToSubject(t *testing.T) {
+func TestScopesNeverGetWider(t *testing.T) {
 	s := start(t, func(c *sts.Config) {
-		c.NarrowToSubject = true
+		c.AllowWiderScopes = false
 		c.Clients[2].Scopes = append(c.Clients[2].Scopes, "mcp:use")
 	})
 	alice := s.login("alice").Access

@@ -36,10 +36,10 @@ type AuthProvider struct {
 	// Scopes may be granted to clients that register themselves.
 	Scopes []string `yaml:"scopes"`
 
-	// NarrowToSubject limits an exchanged token to scopes that the agent's token
-	// has. Default false: the client's own scopes limit it, since an agent's
-	// token says who calls and not what each tool may do.
-	NarrowToSubject bool `yaml:"narrowToSubject"`
+	// AllowWiderScopes lets an exchanged token carry scopes that the agent's token
+	// lacks, within those of the client that exchanges. Default false: a token
+	// never gets wider on its way.
+	AllowWiderScopes bool `yaml:"allowWiderScopes"`
 
 	// Users can be logged in as; the first one is the default. At least one.
 	Users []User `yaml:"users"`

@@ -127,7 +127,7 @@ func completeAuthProvider(certs string) *config.AuthProvider {
 	return &config.AuthProvider{
 		Enabled: true, Address: "127.0.0.1:9000", Issuer: "http://localhost:9000", KeyFile: certs + "/server.key",
 		AccessTokenLifetime: time.Hour, DefaultAudience: "https://gateway.example.com/",
-		Resources: []string{"https://other.example.com/"}, Scopes: []string{"tools"}, NarrowToSubject: true,
+		Resources: []string{"https://other.example.com/"}, Scopes: []string{"tools"}, AllowWiderScopes: true,
 		Users: []config.User{{
 			Subject: "alice", Scopes: []string{"tools"},
 			Claims: map[string]any{

@@ -131,7 +131,7 @@ func (s *story) allowed(ctx context.Context) error {
 		return err
 	}
 	s.page.claims("the token that the second server received", claims)
-	s.page.note("the same user; the gateway and the agent in `act`; one audience, one scope, five seconds")
+	s.page.note("the same user; the gateway and the agent in `act`; one audience, one scope of four, five seconds")
 	s.page.note("the agent's own token went no further than the first door")
 	return nil
 }

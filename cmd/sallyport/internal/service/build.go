@@ -221,7 +221,7 @@ func newSTS(cfg *config.Config, log *slog.Logger) (*sts.Server, error) {
 		return nil, nil
 	}
 	c := sts.Config{Issuer: p.Issuer, DefaultAudience: p.DefaultAudience, Resources: p.Resources, Scopes: p.Scopes,
-		AccessTokenLifetime: p.AccessTokenLifetime, NarrowToSubject: p.NarrowToSubject, Log: log}
+		AccessTokenLifetime: p.AccessTokenLifetime, AllowWiderScopes: p.AllowWiderScopes, Log: log}
 	if p.KeyFile != "" {
 		pem, err := os.ReadFile(p.KeyFile)
 		if err != nil {
