@@ -150,7 +150,7 @@ func (s *scanner) metadata(m *Message) fault {
 		}
 	}
 	m.HasClientCapabilities = isObject(s.found[metaCapabilities].of(s.body))
-	if m.Method != "initialize" || m.Version != "" { // the modern era has no such method: not ours to read
+	if m.Method != "initialize" || m.foreign() {
 		return fault{}
 	}
 	if m.InitializeVersion = s.version(paramsVersion); m.InitializeVersion == "" {
@@ -168,8 +168,15 @@ func (s *scanner) version(at slot) string {
 	return intern(v)
 }
 
+// foreign reports whether the message is of the modern era and its method is not: what that era has no method for is
+// not found, whatever its params are.
+func (m *Message) foreign() bool { return m.Version != "" && !methods[m.Method].modern }
+
 // target reads what the message is aimed at.
 func (s *scanner) target(m *Message) fault {
+	if m.foreign() {
+		return fault{}
+	}
 	m.Target = methods[m.Method].Target
 	var at slot
 	switch m.Target {

@@ -53,6 +53,12 @@ func TestParseMessage(t *testing.T) {
 		{"initialize", `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{}}}`, mcpparse.Message{
 			Kind: mcpparse.Request, ID: []byte("0"), Method: "initialize", InitializeVersion: "2025-11-25",
 		}},
+		{"a legacy method in the modern era", `{"jsonrpc":"2.0","id":1,"method":"resources/subscribe","params":{` + meta + `}}`, mcpparse.Message{
+			Kind: mcpparse.Request, ID: []byte("1"), Method: "resources/subscribe", Version: "2026-07-28", HasClientCapabilities: true,
+		}},
+		{"initialize in the modern era", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{` + meta + `}}`, mcpparse.Message{
+			Kind: mcpparse.Request, ID: []byte("1"), Method: "initialize", Version: "2026-07-28", HasClientCapabilities: true,
+		}},
 		{"version nobody serves", `{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"1.0"}}`, mcpparse.Message{
 			Kind: mcpparse.Request, ID: []byte("0"), Method: "initialize", InitializeVersion: "1.0",
 		}},
