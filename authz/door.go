@@ -191,16 +191,14 @@ func newHostRules(cfg Config) hostRules {
 	for _, o := range cfg.AllowedOrigins {
 		h.allOrigin[strings.ToLower(strings.TrimSuffix(o, "/"))] = true
 	}
+	delete(h.names, "") // what is no host has no name, and must not match a listener that has none either
 	return h
 }
 
 func (h hostRules) allows(host string) bool {
 	name := hostname(host)
-	if h.names[name] {
-		return name != ""
-	}
 	_, err := netip.ParseAddr(name)
-	return h.anyIP && err == nil
+	return h.names[name] || h.anyIP && err == nil
 }
 
 func (h hostRules) allowsOrigins(origins []string) bool {

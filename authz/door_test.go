@@ -113,6 +113,9 @@ func TestOrigins(t *testing.T) {
 		{host, "http://[::1", refused},
 		{host, "http://localhost|http://localhost", refused},
 		{"0.0.0.0:8080", "https://gateway.example", listed},
+		{":8080", "https://evil.example:99999", refused}, // names no host at all, and neither does the listener
+		{":8080", "https://evil.example:x", refused},
+		{":8080", "https://gateway.example", listed},
 		{"0.0.0.0:8080", "http://203.0.113.66", refused}, // any IP is a Host of ours, but not a page of ours
 	} {
 		w := newWorld(t, func(w *world) {
