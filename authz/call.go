@@ -2,11 +2,7 @@ package authz
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/authz/policy"
@@ -34,10 +30,10 @@ func (c *Call) resolve() *rejection {
 func (c *Call) decide(ctx context.Context) *rejection {
 	in := c.policyInput()
 	start := c.gate.cfg.Now()
-	c.decision = c.app.Policy.Decide(ctx, in)
+	d := c.app.Policy.Decide(ctx, in)
 	c.gate.cfg.Metrics.policy(c.app.Name, c.gate.cfg.Now().Sub(start))
 	_, known := c.app.rule(c.tool)
-	d, reason := c.decision, c.decision.Explain()
+	reason := d.Explain()
 	if d.Allowed {
 		reason = "tool is not named in tokenExchange.tools"
 	}
@@ -107,9 +103,7 @@ func (c *Call) owner() string {
 	if c.session.ID != "" {
 		return c.session.ID
 	}
-	id := c.identity
-	sum := sha256.Sum256([]byte(strings.Join([]string{id.Issuer, id.Subject, id.ClientID}, "\x00")))
-	return "principal-" + hex.EncodeToString(sum[:])
+	return "principal-" + c.identity.Principal()
 }
 
 // legTimeout bounds asking the upstream for its era and a session, so that an answer is given before the host gives up.
@@ -121,7 +115,7 @@ func (c *Call) openLeg(ctx context.Context) *rejection {
 	defer cancel()
 	leg, err := c.gate.cfg.Upstreams.Leg(ctx, c.app, c.owner(), c.era)
 	if err != nil {
-		return failed(http.StatusBadGateway, "the upstream is not reachable", err.Error())
+		return failed(502, "the upstream is not reachable", err.Error())
 	}
 	c.leg = leg
 	return nil
@@ -156,7 +150,7 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 		c.checkActor()
 		return nil
 	case err == nil:
-		return failed(http.StatusServiceUnavailable, "no token could be obtained for this call", "the exchange returned no fresh token")
+		return failed(503, "no token could be obtained for this call", "the exchange returned no fresh token")
 	case errors.As(err, &why) && why.Refused:
 		return denied(200, 0, "the authorization server refused a token for this tool", err.Error())
 	}
@@ -164,5 +158,5 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 	if why != nil {
 		wait = max(wait, why.RetryAfter)
 	}
-	return failed(http.StatusServiceUnavailable, "no token could be obtained for this call", err.Error()).retryAfter(wait)
+	return failed(503, "no token could be obtained for this call", err.Error()).retryAfter(wait)
 }

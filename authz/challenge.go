@@ -19,27 +19,16 @@ func (g *Gate) challenge(r Request, errorCode, public, reason string) *rejection
 		with("www-authenticate", "Bearer "+strings.Join(params, ", "))
 }
 
-// insufficientScope is a 403 that names every scope the call needs at once (RFC 6750 §3.1): more scope would help.
+// insufficientScope is a 403 that names every scope the call needs at once (RFC 6750 §3.1): more scope would help. The
+// scopes are scope-tokens (RFC 6749 §3.3), which is what policy.Decision promises, so they can stand between quotes.
 func (c *Call) insufficientScope(scopes []string, message string) *rejection {
 	if message == "" {
 		message = "more scope is required"
 	}
-	challenge := `Bearer error="insufficient_scope", scope="` + strings.Join(quotable(scopes), " ") +
+	challenge := `Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") +
 		`", resource_metadata="` + c.gate.metadataURL(c.req) + `"`
 	return denied(403, mcpparse.CodeInvalidRequest, message, "insufficient scope: "+strings.Join(scopes, " ")).
 		with("www-authenticate", challenge)
-}
-
-// quotable drops what is no scope-token (RFC 6749 §3.3), since policies may compute scopes from arguments.
-func quotable(scopes []string) []string {
-	var out []string
-	for _, s := range scopes {
-		bad := func(r rune) bool { return r <= 0x20 || r > 0x7e || r == '"' || r == '\\' }
-		if s != "" && strings.IndexFunc(s, bad) < 0 {
-			out = append(out, s)
-		}
-	}
-	return out
 }
 
 // origin is the scheme and host under which the agent reached us. The host has passed the allow-list.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/authz/audit"
-	"github.com/sallyport/sallyport/authz/policy"
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/mcpparse"
@@ -41,7 +40,6 @@ type Call struct {
 	leg      Leg
 	issued   *IssuedToken
 	note     string // for the record of an allowed call
-	decision policy.Decision
 	begun    time.Time
 }
 

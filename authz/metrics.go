@@ -9,7 +9,7 @@ import (
 )
 
 // Metrics counts what the gate decides. Labels are bounded: an app and a tool appear only when configuration names
-// them or an allowed call proved them, never because a client said so.
+// them or an upstream lists them, never because a client said so.
 type Metrics struct {
 	calls            *prometheus.CounterVec
 	decisionDuration prometheus.Histogram
@@ -38,7 +38,7 @@ func (m *Metrics) observe(c *Call, outcome audit.Outcome) {
 	app, tool := "", ""
 	if c.app != nil {
 		app, tool = c.app.Name, "other"
-		if c.toolIsKnown(outcome) {
+		if c.toolIsKnown() {
 			tool = c.tool
 		}
 	}
@@ -47,7 +47,7 @@ func (m *Metrics) observe(c *Call, outcome audit.Outcome) {
 }
 
 // toolIsKnown keeps the label set finite: names from the configuration, or from the upstream's own list.
-func (c *Call) toolIsKnown(audit.Outcome) bool {
+func (c *Call) toolIsKnown() bool {
 	if c.app.Exchange != nil {
 		_, named := c.app.Exchange.Tools[c.tool]
 		return named

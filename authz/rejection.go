@@ -68,7 +68,7 @@ func (c *Call) malformed(err error) *rejection {
 		return denied(400, mcpparse.CodeParse, "parse error", err.Error())
 	}
 	c.msg.ID = pe.ID
-	return &rejection{outcome: audit.Denied, status: 400, code: pe.Code, public: pe.Text}
+	return denied(400, pe.Code, pe.Text, "")
 }
 
 // unknownName is the one answer for a name that does not exist and for one that this caller may not know of.

@@ -2,15 +2,12 @@ package hub
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"net/http"
 	"slices"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/session"
-	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -74,7 +71,7 @@ func (h *Hub) initialize(c caller, m mcpparse.Message) authz.Reply {
 	if err != nil {
 		return fault(http.StatusInternalServerError, m.ID, mcpparse.CodeInternal, "internal error")
 	}
-	if !h.agents.begin(s.ID, principal(c.id), h.cfg.Now()) {
+	if !h.agents.begin(s.ID, c.id.Principal(), h.cfg.Now()) {
 		return fault(http.StatusTooManyRequests, m.ID, mcpparse.CodeInternal, "too many open sessions; end some", [2]string{"retry-after", "60"})
 	}
 	return result(m.ID, body, [2]string{h.cfg.SessionHeader, id})
@@ -129,17 +126,6 @@ func (h *Hub) endSession(c caller) authz.Reply {
 // owner is who a session id of this caller is sealed to.
 func (c caller) owner() session.Owner {
 	return session.Owner{Issuer: c.id.Issuer, Subject: c.id.Subject, ClientID: c.id.ClientID, Route: c.req.Path}
-}
-
-// principal is a key of fixed length for the one who calls.
-func principal(id *token.Identity) string {
-	var b []byte
-	for _, f := range []string{id.Issuer, id.Subject, id.ClientID} {
-		b = binary.BigEndian.AppendUint64(b, uint64(len(f)))
-		b = append(b, f...)
-	}
-	sum := sha256.Sum256(b)
-	return string(sum[:])
 }
 
 func unsupportedVersion(id []byte, requested string) authz.Reply {
