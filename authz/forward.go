@@ -86,7 +86,7 @@ func (c *Call) edits() []mcpparse.Edit {
 	case c.era == mcpparse.EraModern && c.leg.Era == mcpparse.EraLegacy:
 		edits = append(edits, c.msg.DropModernMeta()...)
 	case c.era == mcpparse.EraLegacy && c.leg.Era == mcpparse.EraModern:
-		edits = append(edits, c.msg.AddModernMeta(c.leg.Version)...)
+		edits = append(edits, c.msg.AddModernMeta(c.leg.Version, nil)...)
 	}
 	return edits
 }

@@ -21,6 +21,9 @@ func ErrorBody(id []byte, code int, message string, data any) []byte {
 // ResultBody returns a response with result, a raw value, to the request with this raw id.
 func ResultBody(id, result []byte) []byte { return respond(id, "result", result) }
 
+// FailureBody returns an error response with failure, a raw error object, to the request with this raw id.
+func FailureBody(id, failure []byte) []byte { return respond(id, "error", failure) }
+
 // ToolErrorBody returns the result of a tools/call that failed in a way that the model should read. A modern result
 // says that it is complete.
 func ToolErrorBody(id []byte, text string, modern bool) []byte {

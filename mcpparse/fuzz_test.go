@@ -3,11 +3,8 @@ package mcpparse_test
 import (
 	"bytes"
 	jsonv1 "encoding/json"
-	"errors"
-	"io"
 	"slices"
 	"testing"
-	"testing/iotest"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
@@ -148,7 +145,7 @@ func FuzzSplice(f *testing.F) {
 				}
 			}},
 			{m.DropModernMeta(), func(w *mcpparse.Message) { w.Version, w.HasClientCapabilities = "", false }},
-			{m.AddModernMeta(version), func(w *mcpparse.Message) { w.Version, w.HasClientCapabilities = version, true }},
+			{m.AddModernMeta(version, nil), func(w *mcpparse.Message) { w.Version, w.HasClientCapabilities = version, true }},
 		} {
 			out := m.Splice(tt.edits...)
 			outside(t, body, out, tt.edits)
@@ -183,36 +180,6 @@ func outside(t *testing.T, body, out []byte, edits []mcpparse.Edit) {
 	if len(rest) > 0 {
 		t.Fatalf("%s: more than the edits has been added: %s", body, out)
 	}
-}
-
-// FuzzSSE holds the reader to one result however the bytes are split, and to reading back what AppendEvent writes.
-func FuzzSSE(f *testing.F) {
-	f.Add([]byte("event: a\nid: 1\nretry: 5\ndata: x\r\ndata: y\r\r: c\n\ndata\n\n"))
-	f.Add([]byte("\xef\xbb\xbfdata: a\n\n\r\n\rid\x00\n"))
-	f.Fuzz(func(t *testing.T, stream []byte) {
-		const maxBytes = 1 << 10
-		whole, r1, err1 := events(bytes.NewReader(stream), maxBytes)
-		bytewise, r2, err2 := events(iotest.OneByteReader(bytes.NewReader(stream)), maxBytes)
-		if diff := cmp.Diff(whole, bytewise); diff != "" || !errors.Is(err2, err1) || r1.LastEventID() != r2.LastEventID() || r1.Retry() != r2.Retry() {
-			t.Fatalf("%v, %v: %s", err1, err2, diff)
-		}
-		var written []byte
-		for _, ev := range whole {
-			if len(ev.Data) > maxBytes {
-				t.Fatalf("an event of %d bytes", len(ev.Data))
-			}
-			written = mcpparse.AppendEvent(written, ev)
-		}
-		back, _, err := events(bytes.NewReader(written), 1<<20)
-		if !errors.Is(err, io.EOF) || len(back) != len(whole) {
-			t.Fatalf("%d events come back as %d, %v", len(whole), len(back), err)
-		}
-		for i, ev := range whole {
-			if back[i].Type != ev.Type || !bytes.Equal(back[i].Data, ev.Data) || ev.ID != "" && back[i].ID != ev.ID {
-				t.Fatalf("%q comes back as %q", ev, back[i])
-			}
-		}
-	})
 }
 
 // FuzzHeader holds the mirror encoding to being undone by its inverse.

@@ -45,8 +45,12 @@ const (
 	refType
 	refName
 	refURI
+	paramsProgressToken
+	paramsRequestID
+	paramsTask
 	metaVersion
 	metaCapabilities
+	metaProgressToken
 	slots
 )
 
@@ -78,14 +82,14 @@ var protocol = [places][]member{
 		{name: "_meta", slot: paramsMeta, place: inMeta}, {name: "ref", slot: paramsRef, place: inRef},
 		{name: "protocolVersion", slot: paramsVersion},
 		{name: "capabilities"}, {name: "clientInfo"}, {name: "argument"}, {name: "context"}, {name: "cursor"},
-		{name: "level"}, {name: "notifications"}, {name: "progressToken"}, {name: "progress"}, {name: "total"},
-		{name: "message"}, {name: "requestId"}, {name: "reason"}, {name: "requestState"}, {name: "inputResponses"},
-		{name: "task"}, {name: "taskId"},
+		{name: "level"}, {name: "notifications"}, {name: "progressToken", slot: paramsProgressToken}, {name: "progress"},
+		{name: "total"}, {name: "message"}, {name: "requestId", slot: paramsRequestID}, {name: "reason"}, {name: "requestState"}, {name: "inputResponses"},
+		{name: "task", slot: paramsTask}, {name: "taskId"},
 	},
 	inRef: {{name: "type", slot: refType}, {name: "name", slot: refName}, {name: "uri", slot: refURI}},
 	inMeta: {
 		{name: metaKeyVersion, slot: metaVersion}, {name: metaKeyCapabilities, slot: metaCapabilities},
-		{name: metaKeyClientInfo}, {name: metaKeyLogLevel}, {name: "progressToken"},
+		{name: metaKeyClientInfo}, {name: metaKeyLogLevel}, {name: "progressToken", slot: metaProgressToken},
 	},
 }
 

@@ -56,10 +56,21 @@ type Message struct {
 	Result  []byte // exact bytes of a response's result; nil when absent
 	Failure []byte // exact bytes of a response's error; nil when absent
 
-	raw    []byte
-	params span
-	meta   span // params._meta
-	name   span // the value that Name was read from
+	// ProgressToken is the raw token that progress is reported under: params._meta.progressToken of a request,
+	// params.progressToken of notifications/progress; nil when absent or neither a string nor an integer.
+	ProgressToken []byte
+	// RequestID is the raw params.requestId of notifications/cancelled; nil when absent or no id.
+	RequestID []byte
+
+	raw      []byte
+	id       span
+	params   span
+	meta     span // params._meta
+	name     span // the value that Name was read from
+	progress span // … ProgressToken …
+	request  span // … RequestID …
+	caps     span // params._meta's client capabilities
+	task     bool // params.task is there
 }
 
 // Raw returns the body that the message was parsed from.
@@ -67,6 +78,10 @@ func (m Message) Raw() []byte { return m.raw }
 
 // Params returns the exact bytes of params, nil when absent.
 func (m Message) Params() []byte { return m.params.of(m.raw) }
+
+// Param returns the exact bytes of the member of params with this name, nil when absent. It is for the members that
+// Message has no field for, off the hot path.
+func (m Message) Param(name string) []byte { return Member(m.Params(), name) }
 
 // JSON-RPC error codes (JSON-RPC 2.0 §5.1; MCP 2026-07-28, basic).
 const (
@@ -78,6 +93,13 @@ const (
 	CodeHeaderMismatch     = -32020
 	CodeMissingCapability  = -32021
 	CodeUnsupportedVersion = -32022
+
+	// CodeResourceNotFound is what legacy revisions say of an unknown resource; 2026-07-28 has CodeInvalidParams.
+	CodeResourceNotFound = -32002
+	// CodeURLElicitation asks a legacy client to open an address first; a modern client must never see it.
+	CodeURLElicitation = -32042
+	// CodeDenied says that a policy refused. It is ours, outside of what JSON-RPC and MCP reserve.
+	CodeDenied = 403
 )
 
 // Error is why a body is not an acceptable message. Text never repeats what the body says, so that it may be logged.

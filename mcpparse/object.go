@@ -3,6 +3,7 @@ package mcpparse
 import (
 	"bytes"
 	"iter"
+	"slices"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -62,6 +63,61 @@ func unquote(token []byte) []byte {
 func quote(b []byte, s string) []byte {
 	b, _ = jsontext.AppendQuote(b, s)
 	return b
+}
+
+// Member returns the exact bytes of a member of an object that has been checked strictly; nil when it has none of this
+// name, or is no object.
+func Member(object []byte, name string) []byte {
+	if object = trim(object); len(object) == 0 || object[0] != '{' {
+		return nil
+	}
+	return find(object, name).of(object)
+}
+
+// Members yields the names and the exact bytes of the members of an object that has been checked strictly.
+func Members(object []byte) iter.Seq2[string, []byte] {
+	return func(yield func(string, []byte) bool) {
+		if object = trim(object); len(object) == 0 || object[0] != '{' {
+			return
+		}
+		for f := range fields(object) {
+			if !yield(string(f.key), f.value.of(object)) {
+				return
+			}
+		}
+	}
+}
+
+// Text decodes a string token that has been checked strictly; false when it is no string.
+func Text(token []byte) (string, bool) {
+	if len(token) == 0 || token[0] != '"' {
+		return "", false
+	}
+	return string(unquote(token)), true
+}
+
+// SameToken reports whether two raw tokens that have been checked strictly are one id: a string may be written with other
+// escapes by whoever sends it back.
+func SameToken(a, b []byte) bool {
+	x, ok := Text(a)
+	y, also := Text(b)
+	return string(a) == string(b) || ok && also && x == y
+}
+
+// WithMember returns an object with a member set to value, in place of one of that name, and everything else as it was.
+func WithMember(object []byte, name string, value []byte) []byte {
+	object = trim(object)
+	if at := find(object, name); at.end != 0 {
+		return splice(object, []Edit{{at.start, at.end, value}})
+	}
+	member := append(append(quote(nil, name), ':'), value...)
+	return splice(object, []Edit{prepend(object, 0, member)})
+}
+
+// WithoutMembers returns an object without the members of these names, and everything else as it was.
+func WithoutMembers(object []byte, names ...string) []byte {
+	object = trim(object)
+	return splice(object, removals(object, 0, func(f field) bool { return slices.Contains(names, string(f.key)) }))
 }
 
 // trim removes JSON white space in front of a value.

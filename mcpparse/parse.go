@@ -45,7 +45,7 @@ func (s *scanner) message(m *Message, fromServer bool) fault {
 	}
 	id := s.found[rootID].of(s.body)
 	if s.validID(id) {
-		m.ID = id
+		m.ID, m.id = id, s.found[rootID]
 	}
 	if s.fault.code == CodeInvalidRequest {
 		return s.fault
@@ -149,7 +149,10 @@ func (s *scanner) metadata(m *Message) fault {
 			return fault{CodeInvalidParams, "the protocol version in params._meta must be a short string"}
 		}
 	}
-	m.HasClientCapabilities = isObject(s.found[metaCapabilities].of(s.body))
+	m.caps = s.found[metaCapabilities]
+	m.HasClientCapabilities = isObject(m.caps.of(s.body))
+	m.task = s.found[paramsTask].end != 0
+	s.tokens(m)
 	if m.Method != "initialize" || m.foreign() {
 		return fault{}
 	}
@@ -157,6 +160,20 @@ func (s *scanner) metadata(m *Message) fault {
 		return fault{CodeInvalidParams, "params.protocolVersion must be a short string"}
 	}
 	return fault{}
+}
+
+// tokens notes the names that one side gives to a request and the other refers to.
+func (s *scanner) tokens(m *Message) {
+	at := s.found[metaProgressToken]
+	if m.Kind == Notification {
+		at = s.found[paramsProgressToken]
+	}
+	if token := at.of(s.body); s.validID(token) {
+		m.ProgressToken, m.progress = token, at
+	}
+	if id := s.found[paramsRequestID].of(s.body); s.validID(id) {
+		m.RequestID, m.request = id, s.found[paramsRequestID]
+	}
 }
 
 // version returns the protocol version at a slot, "" when it is none.

@@ -52,35 +52,99 @@ func (m Message) SetName(name string) Edit {
 	return Edit{m.name.start, m.name.end, quote(make([]byte, 0, len(name)+2), name)}
 }
 
+// SetID replaces the id of a request or response with a raw token.
+func (m Message) SetID(id []byte) Edit { return m.id.edit(id) }
+
+// SetProgressToken replaces the value that ProgressToken was read from with a raw token.
+func (m Message) SetProgressToken(token []byte) Edit { return m.progress.edit(token) }
+
+// SetRequestID replaces the value that RequestID was read from with a raw token.
+func (m Message) SetRequestID(id []byte) Edit { return m.request.edit(id) }
+
+// edit replaces what is at s. For the absent span it does nothing.
+func (s span) edit(with []byte) Edit {
+	if s.end == 0 {
+		return Edit{}
+	}
+	return Edit{s.start, s.end, with}
+}
+
 // DropModernMeta removes from params._meta what only a 2026-07-28 server understands.
-func (m Message) DropModernMeta() []Edit {
+func (m Message) DropModernMeta() []Edit { return m.drop(m.meta, field.modern) }
+
+// DropParams removes the members of params that have these names.
+func (m Message) DropParams(names ...string) []Edit {
+	return m.drop(m.params, func(f field) bool { return slices.Contains(names, string(f.key)) })
+}
+
+// AddParam puts a member in front of those of params. The caller knows that there is none of this name, that params is
+// there, and that it does not drop all the members beside it.
+func (m Message) AddParam(name string, value []byte) Edit {
+	return prepend(m.raw[m.params.start:m.params.end], m.params.start, append(append(quote(nil, name), ':'), value...))
+}
+
+// tasks is the extension of long-running tasks (SEP-2663), which 2025-11-25 has as the parameter "task".
+const tasks = metaPrefix + "tasks"
+
+// DropTasks removes what asks for a task instead of a result: params.task, and the extension among the client's
+// capabilities.
+func (m Message) DropTasks() []Edit {
 	var edits []Edit
-	all := slices.Collect(fields(m.meta.of(m.raw)))
+	if m.task {
+		edits = m.DropParams("task")
+	}
+	capabilities := m.caps.of(m.raw)
+	if !bytes.Contains(capabilities, []byte("tasks")) && bytes.IndexByte(capabilities, '\\') < 0 {
+		return edits // off the usual path
+	}
+	extensions := find(capabilities, "extensions")
+	if !isObject(extensions.of(capabilities)) {
+		return edits
+	}
+	at := span{m.caps.start + extensions.start, m.caps.start + extensions.end}
+	return append(edits, m.drop(at, func(f field) bool { return string(f.key) == tasks })...)
+}
+
+// drop removes members of the object at s; nothing when s is absent.
+func (m Message) drop(s span, which func(field) bool) []Edit {
+	return removals(s.of(m.raw), s.start, which)
+}
+
+// removals are the edits that remove members of object, which starts at base.
+func removals(object []byte, base int, which func(field) bool) []Edit {
+	if object == nil {
+		return nil
+	}
+	var edits []Edit
+	all := slices.Collect(fields(object))
 	kept := false // a member stays in front of this one, with a comma to spare
 	for i, f := range all {
 		switch {
-		case !f.modern():
+		case !which(f):
 			kept = true
 		case kept:
-			edits = append(edits, m.metaEdit(all[i-1].value.end, f.value.end))
+			edits = append(edits, Edit{Start: base + all[i-1].value.end, End: base + f.value.end})
 		case i+1 < len(all):
-			edits = append(edits, m.metaEdit(f.name.start, all[i+1].name.start))
+			edits = append(edits, Edit{Start: base + f.name.start, End: base + all[i+1].name.start})
 		default:
-			edits = append(edits, m.metaEdit(f.name.start, f.value.end))
+			edits = append(edits, Edit{Start: base + f.name.start, End: base + f.value.end})
 		}
 	}
 	return edits
 }
 
-// AddModernMeta puts into params._meta what a 2026-07-28 server requires: version, and no client capabilities, in
-// place of any that are there. It makes params and params._meta as needed.
-func (m Message) AddModernMeta(version string) []Edit {
+// AddModernMeta puts into params._meta what a 2026-07-28 server requires: version and client capabilities, a raw
+// object (nil is an empty one), in place of any that are there. It makes params and params._meta as needed.
+func (m Message) AddModernMeta(version string, capabilities []byte) []Edit {
+	if capabilities == nil {
+		capabilities = []byte("{}")
+	}
 	required := []struct {
 		key   string
 		value []byte
 	}{
 		{metaKeyVersion, quote(nil, version)},
-		{metaKeyCapabilities, []byte("{}")},
+		{metaKeyCapabilities, capabilities},
 	}
 	var edits []Edit
 	var absent []byte
@@ -88,9 +152,7 @@ func (m Message) AddModernMeta(version string) []Edit {
 	for _, r := range required {
 		i := slices.IndexFunc(all, func(f field) bool { return string(f.key) == r.key })
 		if i >= 0 {
-			e := m.metaEdit(all[i].value.start, all[i].value.end)
-			e.With = r.value
-			edits = append(edits, e)
+			edits = append(edits, Edit{m.meta.start + all[i].value.start, m.meta.start + all[i].value.end, r.value})
 			continue
 		}
 		if absent != nil {
@@ -102,25 +164,20 @@ func (m Message) AddModernMeta(version string) []Edit {
 	case absent == nil:
 		return edits
 	case m.meta.end != 0:
-		return append(edits, m.prepend(m.meta, absent))
+		return append(edits, prepend(m.meta.of(m.raw), m.meta.start, absent))
 	case m.params.end != 0:
-		return append(edits, m.prepend(m.params, slices.Concat([]byte(`"_meta":{`), absent, []byte(`}`))))
+		return append(edits, prepend(m.Params(), m.params.start, slices.Concat([]byte(`"_meta":{`), absent, []byte(`}`))))
 	}
 	end := bytes.LastIndexByte(m.raw, '}')
 	return append(edits, Edit{end, end, slices.Concat([]byte(`,"params":{"_meta":{`), absent, []byte(`}}`))})
 }
 
-// metaEdit removes from start up to end, counted from the beginning of params._meta.
-func (m Message) metaEdit(start, end int) Edit {
-	return Edit{Start: m.meta.start + start, End: m.meta.start + end}
-}
-
-// prepend puts members in front of those of the object at s.
-func (m Message) prepend(s span, members []byte) Edit {
-	if trim(m.raw[s.start+1 : s.end])[0] != '}' {
+// prepend puts members in front of those of object, which starts at base.
+func prepend(object []byte, base int, members []byte) Edit {
+	if trim(object[1:])[0] != '}' {
 		members = append(members, ',')
 	}
-	return Edit{s.start + 1, s.start + 1, members}
+	return Edit{base + 1, base + 1, members}
 }
 
 // modern reports whether f is a member of params._meta that only a 2026-07-28 server understands.

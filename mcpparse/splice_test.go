@@ -21,7 +21,7 @@ func TestSplice(t *testing.T) {
 	const caps, version = `"io.modelcontextprotocol/clientCapabilities":{}`, `"io.modelcontextprotocol/protocolVersion":"2026-07-28"`
 	list := func(params string) string { return `{"jsonrpc":"2.0","id":1,"method":"tools/list"` + params + ` }` }
 	name := func(m mcpparse.Message) []mcpparse.Edit { return []mcpparse.Edit{m.SetName(`n"`)} }
-	add := func(m mcpparse.Message) []mcpparse.Edit { return m.AddModernMeta("2026-07-28") }
+	add := func(m mcpparse.Message) []mcpparse.Edit { return m.AddModernMeta("2026-07-28", nil) }
 	drop := mcpparse.Message.DropModernMeta
 	tests := []struct {
 		name, body, want string
