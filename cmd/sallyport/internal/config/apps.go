@@ -11,7 +11,7 @@ type App struct {
 	// Type must be mcpProxy.
 	Type string `yaml:"type"`
 
-	// ToolNamespace is the prefix that keeps this app's tools apart.
+	// ToolNamespace is the prefix that keeps this app's tools and prompts apart.
 	ToolNamespace ToolNamespace `yaml:"toolNamespace"`
 
 	// Upstream is where the MCP server is.
@@ -30,33 +30,73 @@ type App struct {
 	// policy could allow them) or all (every tool). It changes what is shown,
 	// never what may be called.
 	ToolList string `yaml:"toolList" enum:"policy,all"`
+
+	// Timeout is the longest that one call may take, the stream of its answer
+	// included. From 1s to 24h, default 10m.
+	Timeout time.Duration `yaml:"timeout"`
+
+	// ToolTimeouts are those of single tools, in place of Timeout. They may be
+	// longer as well as shorter.
+	ToolTimeouts []ToolTimeout `yaml:"toolTimeouts"`
 }
 
-// ToolNamespace is the prefix of an app's tool names.
+// ToolNamespace is the prefix of an app's tool and prompt names.
 type ToolNamespace struct {
-	// Disabled shows the tools under their own names. A name that begins with
-	// another app's namespace belongs to that app; a name that two apps without
-	// a namespace list belongs to neither, and is neither listed nor callable.
+	// Disabled shows the tools and prompts under their own names. A name that
+	// begins with another app's namespace belongs to that app; a name that two
+	// apps without a namespace list belongs to neither, and is neither listed
+	// nor callable.
 	Disabled bool `yaml:"disabled"`
 
-	// Name is put in front of every tool name as it stands, so it carries its
-	// own separator: my_server_ + listItems = my_server_listItems. Required
-	// unless Disabled; characters A-Z a-z 0-9 _ . - only. No namespace may be
-	// the beginning of another, or a call could mean two apps. Policies and
-	// `tools` use names without it.
+	// Name is put in front of every tool and prompt name as it stands, so it
+	// carries its own separator: my_server_ + listItems = my_server_listItems.
+	// Required unless Disabled; characters A-Z a-z 0-9 _ . - only. No namespace
+	// may be the beginning of another, or a call could mean two apps. Policies,
+	// `tools`, `prompts` and `toolTimeouts` use names without it.
 	Name string `yaml:"name"`
 }
 
-// Upstream is the address of an MCP server.
+// ToolTimeout is the longest that a call of one tool may take.
+type ToolTimeout struct {
+	// Name is the tool's name on the MCP server, without the namespace; a `*` at
+	// its end is read as in `tokenExchange.tools`. Required, unique in the list.
+	Name string `yaml:"name"`
+
+	// Timeout is the longest that one call may take, the stream of its answer
+	// included. From 1s to 24h. Required.
+	Timeout time.Duration `yaml:"timeout"`
+}
+
+// Upstream is the address of an MCP server, and how it is spoken to.
 type Upstream struct {
-	// Transport must be stream, the default: Streamable HTTP.
-	Transport string `yaml:"transport"`
+	// Era is the protocol era that the MCP server is spoken to in: legacy (up to
+	// 2025-11-25), modern (2026-07-28) or auto, the default, which finds out by
+	// probing. Over transport sse it is legacy.
+	Era string `yaml:"era" enum:"auto,legacy,modern"`
+
+	// Transport is stream (the default: Streamable HTTP) or sse (HTTP+SSE, the
+	// transport of protocol 2024-11-05, for an old MCP server). The block of its
+	// name is required, and the other one is an error.
+	Transport string `yaml:"transport" enum:"stream,sse"`
 
 	// Stream is the Streamable HTTP endpoint.
 	Stream UpstreamStream `yaml:"stream"`
+
+	// SSE is the event stream (GET) of the HTTP+SSE transport. Where messages are
+	// posted comes from the MCP server's `endpoint` event, and must be of the same
+	// origin.
+	SSE UpstreamStream `yaml:"sse"`
 }
 
-// UpstreamStream is a Streamable HTTP endpoint.
+// Endpoint returns the block of the chosen transport.
+func (u *Upstream) Endpoint() *UpstreamStream {
+	if u.Transport == "sse" {
+		return &u.SSE
+	}
+	return &u.Stream
+}
+
+// UpstreamStream is the endpoint of an MCP server.
 type UpstreamStream struct {
 	// URL is the absolute http or https address of the endpoint, without query,
 	// fragment or user name. Required. Over http:// the exchanged token can be
@@ -159,17 +199,28 @@ type TokenExchange struct {
 	// Tools says, for each tool, what its token may do.
 	Tools []Tool `yaml:"tools"`
 
-	// UnlistedTools is what happens to a tool that Tools lacks: deny (the
-	// default) or allow. Allowed, its token is asked for without a scope, and may
-	// carry none; its lifetime is the authorization server's choice.
+	// Prompts says, for each prompt, what its token may do.
+	Prompts []Prompt `yaml:"prompts"`
+
+	// Resources says, for each resource, what its token may do.
+	Resources []Resource `yaml:"resources"`
+
+	// UnlistedTools is what happens to a tool that Tools lacks, to a prompt that
+	// Prompts lacks and to a resource that Resources lacks: deny (the default) or
+	// allow. Allowed, its token is asked for without a scope, and may carry none;
+	// its lifetime is the authorization server's choice.
 	UnlistedTools string `yaml:"unlistedTools" enum:"deny,allow"`
+
+	// Session is the token with which sessions, streams and answers to the MCP
+	// server's own requests are sent. Absent: these go without any token.
+	Session *SessionToken `yaml:"session"`
 
 	// Timeout bounds one exchange. Default 5s.
 	Timeout time.Duration `yaml:"timeout"`
 
-	// TTLParameter is the request parameter that carries a tool's ttl in whole
-	// seconds. Default requested_expires_in; an empty value ("") sends none, and
-	// then a token that lives longer than the ttl is refused.
+	// TTLParameter is the request parameter that carries a ttl in whole seconds.
+	// Default requested_expires_in; an empty value ("") sends none, and then a
+	// token that lives longer than the ttl is refused.
 	TTLParameter string `yaml:"ttlParameter"`
 
 	// ActorToken is how the acting party is proved: clientCredentials sends an
@@ -188,8 +239,10 @@ type TokenExchange struct {
 
 // Tool is what the token for one tool may do.
 type Tool struct {
-	// Name is the tool's name on the MCP server, without the namespace.
-	// Required, unique in the app.
+	// Name is the tool's name on the MCP server, without the namespace. A `*` at
+	// its end, and only there, makes it every name that begins so: the longest
+	// such beginning wins, and a name that is written out wins over it. Required,
+	// unique in the list.
 	Name string `yaml:"name"`
 
 	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
@@ -201,6 +254,45 @@ type Tool struct {
 	Scopes []Scope `yaml:"scopes"`
 }
 
+// Prompt is what the token for one prompt may do.
+type Prompt struct {
+	// Name is the prompt's name on the MCP server, without the namespace; a `*` at
+	// its end is read as in `tools`. Required, unique in the list.
+	Name string `yaml:"name"`
+
+	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
+	// A token that lives longer is refused.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Scopes are asked for, exactly these, as in `tools`.
+	Scopes []Scope `yaml:"scopes"`
+}
+
+// Resource is what the token for one resource may do.
+type Resource struct {
+	// URI is the resource's uri on the MCP server; a `*` at its end is read as in
+	// `tools`. Required, unique in the list.
+	URI string `yaml:"uri"`
+
+	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
+	// A token that lives longer is refused.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Scopes are asked for, exactly these, as in `tools`.
+	Scopes []Scope `yaml:"scopes"`
+}
+
+// SessionToken is what the token may do with which sessions, streams and answers
+// to the MCP server's own requests are sent.
+type SessionToken struct {
+	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
+	// A token that lives longer is refused.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Scopes are asked for, exactly these, as in `tools`.
+	Scopes []Scope `yaml:"scopes"`
+}
+
 // Scope is one OAuth scope, written as a map with a name or as the name alone.
 type Scope struct {
 	// Name is the scope-token of RFC 6749 §3.3: no spaces.
@@ -209,8 +301,15 @@ type Scope struct {
 
 func (s *Scope) shortForm() *string { return &s.Name }
 
-func (a *App) setDefaults()      { a.ToolList = "policy" }
-func (u *Upstream) setDefaults() { u.Transport = "stream" }
+func (a *App) setDefaults() {
+	a.ToolList = "policy"
+	a.Timeout = 10 * time.Minute
+}
+
+func (u *Upstream) setDefaults() {
+	u.Era = "auto"
+	u.Transport = "stream"
+}
 
 func (c *Connection) setDefaults() {
 	c.DialTimeout = 10 * time.Second

@@ -41,7 +41,7 @@ func complete(certs string) *config.Config {
 		Health:       config.Health{Location: "/healthz"},
 		Admin:        config.Admin{Address: "localhost:9999"},
 		Service:      config.Service{Address: "unix:/run/sallyport/service.sock"},
-		Session:      config.Session{Key: sessionKey, Store: "memory"},
+		Session:      config.Session{Key: sessionKey, Store: "rediss://sallyport:" + storePassword + "@sessions.internal:6380/3"},
 		Audit:        config.Audit{File: "testdata/audit.jsonl"},
 		Logger:       config.Logger{Level: "debug"},
 		AuthProvider: completeAuthProvider(certs),
@@ -79,13 +79,13 @@ func completeApps() []config.App {
 	return []config.App{{
 		Name: "files", Type: "mcpProxy",
 		ToolNamespace: config.ToolNamespace{Name: "files_"},
-		Upstream: config.Upstream{Transport: "stream", Stream: config.UpstreamStream{
+		Upstream: config.Upstream{Era: "modern", Transport: "stream", Stream: config.UpstreamStream{
 			URL: "https://files.example.com:8443/mcp", TLS: "client",
 			Connection: config.Connection{
 				DialTimeout: time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 2 * time.Second},
 				Pool: config.Pool{MaxIdleConns: 3, MaxIdleConnsPerHost: 4},
 			},
-		}},
+		}, SSE: unusedBlock},
 		Authorization: config.AppAuthorization{
 			Inbound: config.Inbound{OPA: &config.OPA{
 				Name: "files-policy", File: "testdata/policy.rego",
@@ -95,20 +95,26 @@ func completeApps() []config.App {
 				Type: "impersonation", IDP: "idp", Audience: audience,
 				Tools: []config.Tool{{
 					Name: "read", TTL: 5 * time.Second, Scopes: []config.Scope{{Name: "file:Read"}, {Name: "file:List"}},
+				}, {
+					Name: "read*", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "file:List"}},
 				}},
+				Prompts:       []config.Prompt{{Name: "*", TTL: time.Minute, Scopes: []config.Scope{{Name: "file:Prompt"}}}},
+				Resources:     []config.Resource{{URI: "file:///reports/*", TTL: 7 * time.Second, Scopes: []config.Scope{{Name: "file:Report"}}}},
+				Session:       &config.SessionToken{TTL: time.Hour, Scopes: []config.Scope{{Name: "file:Session"}}},
 				UnlistedTools: "allow", Timeout: 3 * time.Second, TTLParameter: "", ActorToken: "clientCredentials",
 				RequireAct: true, OpaqueTokens: true,
 			}},
 		},
-		AllowBigNumbers: true, ToolList: "all",
+		AllowBigNumbers: true, ToolList: "all", Timeout: 24 * time.Hour,
+		ToolTimeouts: []config.ToolTimeout{{Name: "read", Timeout: time.Second}, {Name: "re*", Timeout: 30 * time.Second}},
 	}, {
 		Name: "open", Type: "mcpProxy",
 		ToolNamespace: config.ToolNamespace{Name: "open_"},
-		Upstream: config.Upstream{Transport: "stream", Stream: config.UpstreamStream{
-			URL: "http://open.internal/mcp",
+		Upstream: config.Upstream{Era: "legacy", Transport: "sse", Stream: unusedBlock, SSE: config.UpstreamStream{
+			URL: "https://open.internal/sse", TLS: "client",
 			Connection: config.Connection{
-				DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
-				Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
+				DialTimeout: 4 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 5 * time.Second},
+				Pool: config.Pool{MaxIdleConns: 6, MaxIdleConnsPerHost: 7},
 			},
 		}},
 		Authorization: config.AppAuthorization{
@@ -119,9 +125,15 @@ func completeApps() []config.App {
 			}},
 			Outbound: config.Outbound{Type: "unprotected"},
 		},
-		ToolList: "policy",
+		ToolList: "policy", Timeout: 10 * time.Minute,
 	}}
 }
+
+// unusedBlock is the block of a transport that was not chosen.
+var unusedBlock = config.UpstreamStream{Connection: config.Connection{
+	DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
+	Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
+}}
 
 func completeAuthProvider(certs string) *config.AuthProvider {
 	return &config.AuthProvider{

@@ -21,6 +21,8 @@
 // A relative path in the file is relative to the directory of the file.
 package config
 
+import "strings"
+
 // Config is one gateway.
 type Config struct {
 	// Connectors are the identity providers that the gateway is a client of.
@@ -38,8 +40,8 @@ type Config struct {
 	HTTP HTTP `yaml:"http"`
 
 	// TLS holds named profiles: certificates and trust that other sections
-	// refer to by name (`http.tls`, `connectors[].tls`, `upstream.stream.tls`).
-	// A name that no profile has is an error.
+	// refer to by name (`http.tls`, `connectors[].tls`, `upstream.stream.tls`,
+	// `upstream.sse.tls`). A name that no profile has is an error.
 	TLS map[string]*TLS `yaml:"tls"`
 
 	// Health is the probe on the agents' listener.
@@ -51,7 +53,8 @@ type Config struct {
 	// Service is where Envoy reaches the service that decides.
 	Service Service `yaml:"service"`
 
-	// Session is how the ids of legacy MCP sessions are sealed.
+	// Session is how the ids of legacy MCP sessions are sealed, and where
+	// knowledge about sessions is kept.
 	Session Session `yaml:"session"`
 
 	// Audit is where the record of every message goes.
@@ -156,16 +159,31 @@ type Service struct {
 }
 
 // Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are
-// made. An id is sealed to its owner, so it is of no use to anybody else.
+// made, and where knowledge about sessions is kept. An id is sealed to its owner,
+// so it is of no use to anybody else.
 type Session struct {
 	// Key is the secret that session ids are sealed with, at least 32 bytes,
 	// best as a reference: <sallyport.sessionKey>. Default: random at start,
 	// which ends all sessions on a restart and cannot be shared by replicas.
+	// Required with any other Store than memory.
 	Key Secret `yaml:"key"`
 
-	// Store is where knowledge about sessions is kept. Default and only value:
-	// memory.
-	Store string `yaml:"store"`
+	// Store is where knowledge about sessions is kept: memory, the default, which
+	// is this process's own, or a Redis or Valkey that replicas share:
+	// `redis://[user:password@]host:port[/db]`, or `rediss://…` over TLS with the
+	// system's trust. Write the password, percent-encoded, or the whole as a
+	// reference: <sallyport.sessionStore>. Over redis:// the sessions' ids and the
+	// password can be read on the path, which is warned about beyond loopback.
+	Store Secret `yaml:"store"`
+}
+
+// Redis returns the address of the store when it is a Redis or Valkey.
+func (s Session) Redis() (url string, ok bool) {
+	url = s.Store.Reveal()
+	if strings.HasPrefix(url, "redis://") || strings.HasPrefix(url, "rediss://") {
+		return url, true
+	}
+	return "", false
 }
 
 // Audit is the record of every message: one decision and one completion.

@@ -281,7 +281,11 @@ func (l *loader) str(n *yaml.Node, text string, v reflect.Value, s slot) {
 		return
 	}
 	if !policy {
-		l.checkReferences(n)
+		shown := quote(n.Value)
+		if v.Type() == secretType {
+			shown = s.name
+		}
+		l.checkReferences(n, shown)
 		if strings.ContainsFunc(text, unicode.IsControl) {
 			l.fail(n, "%s contains a control character or line break; write it on one line", s.name)
 		}

@@ -61,11 +61,12 @@ func (l *loader) secret(n *yaml.Node, name string) string {
 // hasReference reports whether a value is replaced at load.
 func hasReference(n *yaml.Node) bool { return reference.MatchString(n.Value) }
 
-// checkReferences reports what looks like a reference and is none.
-func (l *loader) checkReferences(n *yaml.Node) {
+// checkReferences reports what looks like a reference and is none. shown is what
+// to call the value, which may be a secret with braces in it.
+func (l *loader) checkReferences(n *yaml.Node, shown string) {
 	rest := reference.ReplaceAllString(n.Value, "")
 	if strings.Contains(rest, "{{") {
-		l.errorf(n, "%s: only {{ env.NAME }} is replaced; correct the braces", quote(n.Value))
+		l.errorf(n, "%s: only {{ env.NAME }} is replaced; correct the braces", shown)
 	}
 	if lookalike.MatchString(rest) {
 		l.errorf(n, "%s is not a secret reference; write <namespace.key>", quote(n.Value))

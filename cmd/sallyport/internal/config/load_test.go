@@ -47,7 +47,7 @@ func TestProblems(t *testing.T) {
 				t.Errorf("failed %t, yet %d apps", failed, len(cfg.Apps))
 			}
 			for _, p := range got {
-				if strings.Contains(p.String(), clientSecret) {
+				if strings.Contains(p.String(), clientSecret) || strings.Contains(p.String(), storePassword) {
 					t.Errorf("a secret is shown: %s", p)
 				}
 			}
@@ -98,12 +98,13 @@ func TestDefaults(t *testing.T) {
 	got := map[string]any{
 		"http.address": cfg.HTTP.Address, "http.maxRequestBytes": cfg.HTTP.MaxRequestBytes,
 		"health.location": cfg.Health.Location, "admin.address": cfg.Admin.Address,
-		"service.address": cfg.Service.Address, "session.store": cfg.Session.Store, "logger.level": cfg.Logger.Level,
+		"service.address": cfg.Service.Address, "session.store": cfg.Session.Store.Reveal(), "logger.level": cfg.Logger.Level,
 		"enabled": p.Enabled, "sse.enabled": p.Transports.SSE.Enabled, "stream": p.Transports.Stream,
 		"oauth.enabled": o.Enabled, "metadataPath": o.MetadataPath,
 		"refreshInterval": o.Servers[0].RefreshInterval, "method": o.Servers[0].TokenValidation.Method,
 		"clockSkew": o.Servers[0].TokenValidation.JWT.ClockSkew,
-		"transport": a.Upstream.Transport, "connection": a.Upstream.Stream.Connection,
+		"era":       a.Upstream.Era, "transport": a.Upstream.Transport, "connection": a.Upstream.Stream.Connection,
+		"app.timeout": a.Timeout, "toolTimeouts": a.ToolTimeouts, "exchange.session": x.Session,
 		"allowBigNumbers": a.AllowBigNumbers, "toolList": a.ToolList, "opa.name": a.Authorization.Inbound.OPA.Name,
 		"type": x.Type, "timeout": x.Timeout, "ttlParameter": x.TTLParameter, "unlistedTools": x.UnlistedTools,
 		"actorToken": x.ActorToken, "requireAct": x.RequireAct, "opaqueTokens": x.OpaqueTokens,
@@ -118,10 +119,11 @@ func TestDefaults(t *testing.T) {
 		}},
 		"oauth.enabled": true, "metadataPath": "/.well-known/oauth-protected-resource",
 		"refreshInterval": 24 * time.Hour, "method": "jwt", "clockSkew": 15 * time.Second,
-		"transport": "stream", "connection": config.Connection{
+		"era": "auto", "transport": "stream", "connection": config.Connection{
 			DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
 			Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
 		},
+		"app.timeout": 10 * time.Minute, "toolTimeouts": []config.ToolTimeout(nil), "exchange.session": (*config.SessionToken)(nil),
 		"allowBigNumbers": false, "toolList": "policy", "opa.name": "files",
 		"type": "delegation", "timeout": 5 * time.Second, "ttlParameter": "requested_expires_in", "unlistedTools": "deny",
 		"actorToken": "", "requireAct": false, "opaqueTokens": false,
@@ -143,6 +145,25 @@ func TestEveryKey(t *testing.T) {
 	diff := cmp.Diff(want, cfg, cmpopts.IgnoreUnexported(config.Config{}), ignoreNotes)
 	if diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestEndpointIsThatOfTheTransport(t *testing.T) {
+	cfg, _ := config.Load("testdata/complete.yaml", options(t))
+	for i, want := range []string{"https://files.example.com:8443/mcp", "https://open.internal/sse"} {
+		if got := cfg.Apps[i].Upstream.Endpoint().URL; got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestRedis(t *testing.T) {
+	for store, want := range map[config.Secret]bool{
+		"": false, "memory": false, "redis://127.0.0.1:6379": true, "rediss://:pw@sessions.internal:6380/3": true,
+	} {
+		if got, ok := (config.Session{Store: store}).Redis(); ok != want || ok && got != store.Reveal() {
+			t.Errorf("%s: %q, %t", store.Reveal(), got, ok)
+		}
 	}
 }
 

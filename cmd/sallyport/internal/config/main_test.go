@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	clientSecret = "s3cr3t-of-the-gateway"
-	sessionKey   = "Zm9yIHRlc3RzIG9ubHksIG5vdCBhIHJlYWwga2V5"
-	audience     = "https://files.example.com/"
+	clientSecret  = "s3cr3t-of-the-gateway"
+	sessionKey    = "Zm9yIHRlc3RzIG9ubHksIG5vdCBhIHJlYWwga2V5"
+	storePassword = "s3cr3t-of-the-store" // testdata also has it as it is
+	audience      = "https://files.example.com/"
 )
 
 const secretFile = `secrets:
@@ -26,6 +27,7 @@ const secretFile = `secrets:
   files:
     host: files.example.com
   sallyport.sessionKey: ` + sessionKey + `
+  sallyport.storePassword: ` + storePassword + `
 `
 
 // options are the surroundings of the files in testdata: secrets, certificates

@@ -118,7 +118,7 @@ var problems = map[string][]string{
 		`40:1: section "http" is already on line 37; merge the two`,
 	},
 	"durations.bad": {
-		`10:29: keepAlive.interval must be longer than zero; write a duration such as 30s`,
+		`10:29: keepAlive.interval must be from 1s to 1h`,
 		`12:26: session.timeout must be longer than zero; write a duration such as 30s`,
 		`12:42: headerName: "Mcp Session" is not a header name; use Mcp-Session-Id`,
 		`17:28: refreshInterval must be longer than zero; write a duration such as 30s`,
@@ -148,6 +148,23 @@ var problems = map[string][]string{
 		`30:9: tokenExchange.audience is missing; write the audience of the MCP server`,
 		`30:9: tokenExchange.idp is missing; name a connector`,
 		`31:25: ttlParameter: "a b" is not a parameter name`,
+	},
+	"exchange-names.bad": {
+		`34:21: tool "*read" has a * before its end; write it last, where it means every name that begins so`,
+		`37:21: tool "read**" has a * before its end; write it last, where it means every name that begins so`,
+		`43:21: tool "read*" is already on line 40; merge the two`,
+		`50:15: prompt "read" has no ttl; write how long its token lives, such as ttl: 5s`,
+		`50:21: prompt "read" is already on line 47; merge the two`,
+		`52:15: a prompt's name is missing; write the name that the MCP server uses, without the namespace`,
+		`52:15: warning: prompt "" has no scopes, so its token may carry none; list those that the MCP server demands`,
+		`55:20: ttl must be whole seconds from 1s to 1h`,
+		`57:20: resource "file:///a" is already on line 54; merge the two`,
+		`59:24: scope "a b" is not one OAuth scope; write one in each entry, without spaces`,
+		`60:15: warning: resource "file:///*/b" has no scopes, so its token may carry none; list those that the MCP server demands`,
+		`60:20: resource "file:///*/b" has a * before its end; write it last, where it means every uri that begins so`,
+		`62:15: a resource's uri is missing; write the uri that the MCP server uses`,
+		`64:11: tokenExchange.session has no ttl; write how long its token lives, such as ttl: 5s`,
+		`65:13: warning: tokenExchange.session has no scopes, so its token may carry none; list those that the MCP server demands`,
 	},
 	"exchange-oauth-off.bad": {
 		`30:15: outbound.type: tokenExchange needs an agent's token, but authorization.oauth.enabled is false; enable it or use unprotected`,
@@ -284,15 +301,48 @@ var problems = map[string][]string{
 	"session-placeholder.bad": {
 		`38:8: session.key repeats a few characters and can be guessed; make one with: openssl rand -base64 48`,
 	},
+	"session-store-address.bad": {
+		`39:10: session.store is not redis://[user:password@]host:port[/db]; correct it, and percent-encode the special characters of a password`,
+	},
+	"session-store-braces.bad": {
+		`39:10: session.store is not redis://[user:password@]host:port[/db]; correct it, and percent-encode the special characters of a password`,
+		`39:10: store: only {{ env.NAME }} is replaced; correct the braces`,
+	},
+	"session-store-no-key.bad": {
+		`38:10: session.store other than memory needs session.key, which the replicas share; make one with: openssl rand -base64 48`,
+	},
+	"session-store-no-port.bad": {
+		`39:10: session.store is not redis://[user:password@]host:port[/db]; correct it, and percent-encode the special characters of a password`,
+	},
+	"session-store-plain": {
+		`39:10: warning: session.store: redis:// beyond loopback shows the sessions' ids and the store's password on the path; use rediss://, or close the network`,
+	},
+	"session-store-scheme.bad": {
+		`39:10: session.store is neither memory nor the address of a Redis; write redis://host:port or rediss://host:port`,
+	},
+	"session-store.bad": {
+		`39:10: session.store has a query or fragment; remove it, and percent-encode the special characters of a password`,
+		`39:10: session.store has a user without a password; write user:password@, or :password@ for the default user`,
+		`39:10: session.store has something else than a database's number after host:port; write it as /0, or remove it`,
+		`39:10: warning: session.store: redis:// beyond loopback shows the sessions' ids and the store's password on the path; use rediss://, or close the network`,
+	},
 	"session.bad": {
 		`38:8: session.key is shorter than 32 bytes; make one with: openssl rand -base64 48`,
-		`39:10: session.store: "redis" is not supported; the only store is memory`,
+		`39:10: session.store is neither memory nor the address of a Redis; write redis://host:port or rediss://host:port`,
 	},
 	"syntax.bad": {
 		`3:5: not valid YAML: did not find expected ',' or ']'`,
 	},
 	"tab.bad": {
 		`2:1: not valid YAML: found character that cannot start any token; indent with spaces, not tabs, and quote values that begin with a special character`,
+	},
+	"timeouts.bad": {
+		`22:14: timeout must be from 1s to 24h`,
+		`25:18: timeout must be from 1s to 24h`,
+		`26:15: tool "read" is already on line 24; merge the two`,
+		`28:15: tool "re*d*" has a * before its end; write it last, where it means every name that begins so`,
+		`30:9: tool "write" has no timeout; write how long a call may take, such as timeout: 30s`,
+		`31:9: a tool's name is missing; write the name that the MCP server uses, without the namespace`,
 	},
 	"tls-profile-empty.bad": {
 		`38:3: client has no value; give it one or remove the key`,
@@ -310,6 +360,9 @@ var problems = map[string][]string{
 	"tool-duplicate.bad": {
 		`37:21: tool "read" is already on line 34; merge the two`,
 	},
+	"tool-too-long.bad": {
+		`34:21: tool "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"… has 131 characters with its namespace; at most 128 can be called`,
+	},
 	"tool-ttl.bad": {
 		`35:20: ttl must be whole seconds from 1s to 1h`,
 		`37:15: tool "write" has no ttl; write how long its token lives, such as ttl: 5s`,
@@ -319,13 +372,13 @@ var problems = map[string][]string{
 		`40:31: scope "" is not one OAuth scope; write one in each entry, without spaces`,
 	},
 	"transport.bad": {
-		`20:18: upstream.transport: "stdio" is not supported; the only transport is stream`,
+		`20:18: transport: unknown value "stdio"; use one of sse, stream`,
 	},
 	"unknown-idp.bad": {
 		`31:16: unknown idp "ipd": no connector has this name; did you mean "idp"?`,
 	},
 	"unknown-key-far.bad": {
-		"15:5: unknown key `colour`; use one of allowBigNumbers, authorization, name, toolList, toolNamespace, type, upstream",
+		"15:5: unknown key `colour`; use one of allowBigNumbers, authorization, name, timeout, toolList, toolNamespace, toolTimeouts, type, upstream",
 	},
 	"unknown-key.bad": {
 		`15:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,
@@ -336,6 +389,16 @@ var problems = map[string][]string{
 	},
 	"unprotected-with-exchange": {
 		`30:9: warning: outbound.tokenExchange has no effect with type unprotected; remove one of them`,
+	},
+	"upstream-blocks.bad": {
+		`20:7: upstream.sse needs transport: sse; write that, or remove the block`,
+		`45:7: upstream.stream needs transport: stream; write that, or remove the block`,
+		`62:7: upstream.sse needs transport: sse; write that, or remove the block`,
+		`75:5: upstream.sse.url is missing; write the address of the MCP server`,
+	},
+	"upstream-era.bad": {
+		`20:12: era: modern is not spoken over transport sse; write legacy, or transport: stream`,
+		`44:12: era: unknown value "legasy"; did you mean "legacy"?`,
 	},
 	"upstream-fragment.bad": {
 		`21:14: url: "http://files.example.com/mcp#x" has a fragment; remove it and what follows`,
@@ -348,6 +411,12 @@ var problems = map[string][]string{
 	},
 	"upstream-scheme.bad": {
 		`21:14: url: "ftp://files.example.com/mcp" is not an absolute http or https URL`,
+	},
+	"upstream-sse.bad": {
+		`22:14: url: "http://files.example.com/sse?key=1" has a query; remove it`,
+		`23:14: tls has no effect on an http:// url; write https:// or remove tls`,
+		`23:14: unknown tls profile "internal"; add it under the top-level key tls`,
+		`24:35: dialTimeout must be longer than zero; write a duration such as 30s`,
 	},
 	"upstream-tls.bad": {
 		`21:14: tls has no effect on an http:// url; write https:// or remove tls`,
@@ -362,15 +431,16 @@ var problems = map[string][]string{
 		`11:7: warning: basePath has no effect here: use path and messagePath`,
 		`13:7: warning: endpointPath is the older name of path; rename it`,
 		`40:15: warning: tool "read" has no scopes, so its token may carry none; list those that the MCP server demands`,
-		`43:12: warning: http.address: other machines can reach ":8443" and agents' tokens travel in the clear; set http.tls, or terminate TLS in front`,
-		`44:3: warning: hosts has no effect here: there is one listener: use http.address, http.tls and http.allowedHosts`,
-		`46:12: warning: admin.address: other machines can reach "0.0.0.0:9902", which asks for no credential; use a loopback address or close the network`,
-		`48:12: warning: service.address: other machines can reach "10.0.0.1:9000" and ask for exchanged tokens; use unix:/absolute/path or a loopback address`,
-		`50:3: warning: heartbeat has no effect here: probe health.location instead`,
-		`53:3: warning: logSessionID has no effect here: audit records carry the session`,
-		`54:3: warning: timeFormat has no effect here: times are RFC 3339 with nanoseconds`,
-		`55:3: warning: fieldOrdering has no effect here: the order of log fields is fixed`,
-		`56:1: warning: telemetry has no effect here: metrics are served at /metrics on admin.address`,
+		`42:21: warning: tool "a_tool_whose_name_is_far_longer_than_what_some_models_will_take" has 69 characters with its namespace; some models take at most 64`,
+		`46:12: warning: http.address: other machines can reach ":8443" and agents' tokens travel in the clear; set http.tls, or terminate TLS in front`,
+		`47:3: warning: hosts has no effect here: there is one listener: use http.address, http.tls and http.allowedHosts`,
+		`49:12: warning: admin.address: other machines can reach "0.0.0.0:9902", which asks for no credential; use a loopback address or close the network`,
+		`51:12: warning: service.address: other machines can reach "10.0.0.1:9000" and ask for exchanged tokens; use unix:/absolute/path or a loopback address`,
+		`53:3: warning: heartbeat has no effect here: probe health.location instead`,
+		`56:3: warning: logSessionID has no effect here: audit records carry the session`,
+		`57:3: warning: timeFormat has no effect here: times are RFC 3339 with nanoseconds`,
+		`58:3: warning: fieldOrdering has no effect here: the order of log fields is fixed`,
+		`59:1: warning: telemetry has no effect here: metrics are served at /metrics on admin.address`,
 	},
 	"wrong-bool.bad": {
 		`8:12: enabled: "yes" is not true or false; write true or false without quotes`,

@@ -26,18 +26,18 @@ type Transports struct {
 // SSE is the transport of protocol 2024-11-05: a GET that stays open, and POSTs
 // beside it.
 type SSE struct {
-	// Enabled guards its paths, with metadata and the same demand for a token; the
-	// transport itself is not served yet, and answers 404. Default false.
+	// Enabled serves it, with the same demand for a token. Default false.
 	Enabled bool `yaml:"enabled"`
 
 	// Path is where the GET event stream is. Default /mcp/sse.
 	Path string `yaml:"path"`
 
-	// MessagePath is where messages are posted. Default /mcp/message.
+	// MessagePath is where messages are posted, which the event stream tells its
+	// client first. Default /mcp/message.
 	MessagePath string `yaml:"messagePath"`
 
 	// KeepAlive is a comment on an idle stream, so that middleboxes do not cut
-	// it. No effect while the transport is not served.
+	// it.
 	KeepAlive KeepAlive `yaml:"keepAlive"`
 
 	// BaseURL and BasePath have no effect.
@@ -50,7 +50,7 @@ type KeepAlive struct {
 	// Enabled sends it. Default true.
 	Enabled bool `yaml:"enabled"`
 
-	// Interval is the time between two. Default 30s.
+	// Interval is the time between two, from 1s to 1h. Default 30s.
 	Interval time.Duration `yaml:"interval"`
 }
 

@@ -273,6 +273,8 @@ func kind(f reflect.StructField) string {
 
 func defaultOf(f reflect.StructField, v reflect.Value) string {
 	switch {
+	case f.Type == secretType:
+		return code(v.Interface().(Secret).Reveal())
 	case f.Type == durationType:
 		return code(shortDuration(v.Interface().(time.Duration)))
 	case v.Kind() == reflect.Bool, v.IsValid() && !v.IsZero() && v.Kind() != reflect.Struct:

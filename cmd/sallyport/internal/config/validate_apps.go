@@ -25,6 +25,7 @@ func (c *checker) apps() {
 			c.errorf(c.place(&a.Type, a), "app type %s is not supported; the only type is mcpProxy", c.show(&a.Type))
 		}
 		c.upstream(a)
+		c.timeouts(a)
 		c.inbound(a)
 		c.outbound(a)
 	}
@@ -65,11 +66,25 @@ func (c *checker) prefixes(i int) {
 
 func (c *checker) upstream(a *App) {
 	u := &a.Upstream
-	if u.Transport != "stream" {
-		c.errorf(c.place(&u.Transport), "upstream.transport: %s is not supported; the only transport is stream", c.show(&u.Transport))
+	other, name := &u.SSE, "sse"
+	switch u.Transport {
+	case "stream":
+	case "sse":
+		other, name = &u.Stream, "stream"
+		if u.Era == "modern" {
+			c.errorf(c.place(&u.Era), "era: modern is not spoken over transport sse; write legacy, or transport: stream")
+		}
+	default:
+		return // decoding has reported it
 	}
-	s := &u.Stream
-	if !c.required(&s.URL, "upstream.stream.url", "write the address of the MCP server", s, u, a) {
+	s := u.Endpoint()
+	if place := c.place(other); place != nil {
+		c.errorf(place, "upstream.%s needs transport: %s; write that, or remove the block", name, name)
+		if c.place(s) == nil {
+			return
+		}
+	}
+	if !c.required(&s.URL, "upstream."+u.Transport+".url", "write the address of the MCP server", s, u, a) {
 		return
 	}
 	parsed := c.address(&s.URL, "url")
@@ -89,6 +104,49 @@ func (c *checker) upstream(a *App) {
 		if *n < 1 {
 			c.errorf(c.place(n), "%s must be at least 1", name)
 		}
+	}
+}
+
+// timeouts checks how long the calls of an app may take.
+func (c *checker) timeouts(a *App) {
+	bounds := func(d *time.Duration) {
+		if *d < time.Second || *d > 24*time.Hour {
+			c.errorf(c.place(d), "timeout must be from 1s to 24h")
+		}
+	}
+	bounds(&a.Timeout)
+	claim := c.claims("tool", "name")
+	for i := range a.ToolTimeouts {
+		t := &a.ToolTimeouts[i]
+		claim(&t.Name, t)
+		if c.place(&t.Timeout) == nil {
+			c.errorf(c.place(t), "tool %s has no timeout; write how long a call may take, such as timeout: 30s", c.show(&t.Name))
+		} else {
+			bounds(&t.Timeout)
+		}
+	}
+}
+
+// claims returns a check of the names, or uris, in one list: each is there, is
+// there once, and has a * at its end only.
+func (c *checker) claims(kind, key string) func(field *string, owner any) {
+	lines := map[string]int{}
+	cure := "write the " + key + " that the MCP server uses"
+	if key == "name" {
+		cure += ", without the namespace"
+	}
+	return func(field *string, owner any) {
+		if !c.required(field, "a "+kind+"'s "+key, cure, owner) {
+			return
+		}
+		place := c.place(field)
+		if line := lines[*field]; line > 0 {
+			c.errorf(place, "%s %s is already on line %d; merge the two", kind, c.show(field), line)
+		}
+		if strings.Contains(strings.TrimSuffix(*field, "*"), "*") {
+			c.errorf(place, "%s %s has a * before its end; write it last, where it means every %s that begins so", kind, c.show(field), key)
+		}
+		lines[*field] = place.Line
 	}
 }
 
@@ -138,6 +196,7 @@ func (c *checker) outbound(a *App) {
 			c.errorf(place, "outbound.type: tokenExchange needs an agent's token, but authorization.oauth.enabled is false; enable it or use unprotected")
 		}
 		c.tokenExchange(o.TokenExchange)
+		c.longNames(a)
 	case "":
 		c.errorf(place, "authorization.outbound.type is missing; write tokenExchange, or unprotected for a server that asks for no token")
 	default:
@@ -157,32 +216,64 @@ func (c *checker) tokenExchange(t *TokenExchange) {
 	if strings.ContainsAny(t.TTLParameter, " &=") {
 		c.errorf(c.place(&t.TTLParameter), "ttlParameter: %s is not a parameter name", c.show(&t.TTLParameter))
 	}
-	lines := map[string]int{}
+	claim := c.claims("tool", "name")
 	for i := range t.Tools {
 		tool := &t.Tools[i]
-		if c.required(&tool.Name, "a tool's name", "write the name that the MCP server uses, without the namespace", tool) {
-			place := c.place(&tool.Name)
-			if line := lines[tool.Name]; line > 0 {
-				c.errorf(place, "tool %s is already on line %d; merge the two", c.show(&tool.Name), line)
-			}
-			lines[tool.Name] = place.Line
-		}
-		c.tool(tool)
+		claim(&tool.Name, tool)
+		c.grant("tool "+c.show(&tool.Name), &tool.TTL, &tool.Scopes, tool)
+	}
+	claim = c.claims("prompt", "name")
+	for i := range t.Prompts {
+		prompt := &t.Prompts[i]
+		claim(&prompt.Name, prompt)
+		c.grant("prompt "+c.show(&prompt.Name), &prompt.TTL, &prompt.Scopes, prompt)
+	}
+	claim = c.claims("resource", "uri")
+	for i := range t.Resources {
+		resource := &t.Resources[i]
+		claim(&resource.URI, resource)
+		c.grant("resource "+c.show(&resource.URI), &resource.TTL, &resource.Scopes, resource)
+	}
+	if s := t.Session; s != nil {
+		c.grant("tokenExchange.session", &s.TTL, &s.Scopes, s)
 	}
 }
 
-func (c *checker) tool(t *Tool) {
-	switch place := c.place(&t.TTL, t); {
-	case c.place(&t.TTL) == nil:
-		c.errorf(place, "tool %s has no ttl; write how long its token lives, such as ttl: 5s", c.show(&t.Name))
-	case t.TTL < time.Second || t.TTL > time.Hour || t.TTL%time.Second != 0:
+const (
+	maxToolName   = 128 // characters, namespace included (MCP 2026-07-28, server/tools)
+	modelToolName = 64  // of which some models' interfaces take no more
+)
+
+// longNames looks at the names that agents will see. Those that the file does not name are looked at when they are read.
+func (c *checker) longNames(a *App) {
+	namespace := a.ToolNamespace.Name
+	if a.ToolNamespace.Disabled {
+		namespace = ""
+	}
+	for i := range a.Authorization.Outbound.TokenExchange.Tools {
+		name := &a.Authorization.Outbound.TokenExchange.Tools[i].Name
+		switch n := len(namespace) + len(strings.TrimSuffix(*name, "*")); {
+		case n > maxToolName:
+			c.errorf(c.place(name), "tool %s has %d characters with its namespace; at most %d can be called", c.show(name), n, maxToolName)
+		case n > modelToolName:
+			c.warnf(c.place(name), "tool %s has %d characters with its namespace; some models take at most %d", c.show(name), n, modelToolName)
+		}
+	}
+}
+
+// grant checks what one token may do.
+func (c *checker) grant(label string, ttl *time.Duration, scopes *[]Scope, owner any) {
+	switch place := c.place(ttl, owner); {
+	case c.place(ttl) == nil:
+		c.errorf(place, "%s has no ttl; write how long its token lives, such as ttl: 5s", label)
+	case *ttl < time.Second || *ttl > time.Hour || *ttl%time.Second != 0:
 		c.errorf(place, "ttl must be whole seconds from 1s to 1h")
 	}
-	if len(t.Scopes) == 0 {
-		c.warnf(c.place(&t.Scopes, t), "tool %s has no scopes, so its token may carry none; list those that the MCP server demands", c.show(&t.Name))
+	if len(*scopes) == 0 {
+		c.warnf(c.place(scopes, owner), "%s has no scopes, so its token may carry none; list those that the MCP server demands", label)
 	}
-	for i := range t.Scopes {
-		s := &t.Scopes[i]
+	for i := range *scopes {
+		s := &(*scopes)[i]
 		if !scope.MatchString(s.Name) {
 			c.errorf(c.place(&s.Name, s), "scope %s is not one OAuth scope; write one in each entry, without spaces", c.show(&s.Name))
 		}

@@ -111,22 +111,3 @@ func (c *checker) paths() {
 	}
 	claim(&c.cfg.Health.Location, "health.location")
 }
-
-func (c *checker) session() {
-	s := &c.cfg.Session
-	if s.Store != "memory" {
-		c.errorf(c.place(&s.Store), "session.store: %s is not supported; the only store is memory", c.show(&s.Store))
-	}
-	key := s.Key.Reveal()
-	distinct := map[rune]bool{}
-	for _, r := range key {
-		distinct[r] = true
-	}
-	switch place := c.place(&s.Key); {
-	case key == "" && place == nil:
-	case len(key) < 32:
-		c.errorf(place, "session.key is shorter than 32 bytes; make one with: openssl rand -base64 48")
-	case len(distinct) < 8:
-		c.errorf(place, "session.key repeats a few characters and can be guessed; make one with: openssl rand -base64 48")
-	}
-}

@@ -42,7 +42,9 @@ func (c *checker) provider() {
 	if !p.Transports.Stream.Enabled && !p.Transports.SSE.Enabled {
 		c.errorf(c.place(&p.Transports, p), "no transport is enabled; enable transports.stream")
 	}
-	c.positive(&p.Transports.SSE.KeepAlive.Interval, "keepAlive.interval")
+	if k := &p.Transports.SSE.KeepAlive; k.Enabled && (k.Interval < time.Second || k.Interval > time.Hour) {
+		c.errorf(c.place(&k.Interval), "keepAlive.interval must be from 1s to 1h")
+	}
 	s := &p.Transports.Stream.Session
 	c.positive(&s.Timeout, "session.timeout")
 	if !headerName.MatchString(s.HeaderName) {
