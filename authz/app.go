@@ -2,18 +2,27 @@ package authz
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/session"
+	"github.com/sallyport/sallyport/mcpparse"
 )
 
 // Private headers between the service and its Envoy. A client's copies are removed before anything reads them.
 const (
-	RouteHeader  = "x-sallyport-route"  // which route Envoy takes
-	SourceHeader = "x-sallyport-source" // the caller's address, for the hub
-	HubRoute     = "hub"
+	RouteHeader   = "x-sallyport-route"   // which route Envoy takes
+	SourceHeader  = "x-sallyport-source"  // the caller's address, for the hub
+	TicketHeader  = "x-sallyport-ticket"  // what the gate has to tell the hub of a call: see Ticket
+	SessionHeader = "x-sallyport-session" // the session of a message of the 2024-11-05 transport
+	HubRoute      = "hub"
 )
+
+// EndpointRoute is the value of RouteHeader under which the hub posts to an upstream that speaks the 2024-11-05 transport,
+// at the address that the upstream named.
+func EndpointRoute(app string) string { return "endpoint/" + app }
 
 // App is one upstream MCP server and the rules for reaching it.
 type App struct {
@@ -25,6 +34,9 @@ type App struct {
 	Exchange        *ExchangeRule // nil: the upstream is unprotected and gets no Authorization at all
 	AllowBigNumbers bool          // forward integers that JavaScript and Go upstreams would read differently
 	ListAll         bool          // list tools whatever the policy says
+	Timeouts        Timeouts      // how long a call may take
+	Era             mcpparse.Era  // the only era in which the upstream is spoken to; EraUnknown: found out by asking
+	OldTransport    *url.URL      // the event stream of an upstream that speaks the HTTP+SSE transport of 2024-11-05; else nil
 }
 
 // ExchangeRule says which token an upstream gets (RFC 8693).
@@ -35,12 +47,15 @@ type ExchangeRule struct {
 	ActorToken  bool // send an actor_token of our own
 	RequireAct  bool // refuse a delegated token without `act`
 	AllowOpaque bool // accept a token that is not a JWT
-	Tools       map[string]ToolRule
-	AllowOthers bool // tools that Tools does not name get a token without scopes; otherwise they are denied
+	Tools       Rules
+	Prompts     Rules
+	Resources   Rules
+	Session     *TokenRule // what belongs to no single call: sessions, streams, answers; nil sends no token with it
+	AllowOthers bool       // what the rules do not name gets a token without scopes; otherwise it is denied
 }
 
-// ToolRule is what one tool's token may do, and for how long.
-type ToolRule struct {
+// TokenRule is what one token may do, and for how long.
+type TokenRule struct {
 	Scopes   []string
 	Lifetime time.Duration
 }
@@ -55,7 +70,7 @@ type TokenRequest struct {
 	SubjectToken string // the agent's token
 	Subject      string // its verified sub, which the new token must keep
 	Rule         *ExchangeRule
-	ToolRule
+	TokenRule
 }
 
 // IssuedToken is a token whose audience, scopes, subject and lifetime have been checked.
@@ -78,19 +93,36 @@ type ExchangeError struct {
 func (e *ExchangeError) Error() string { return e.Err.Error() }
 func (e *ExchangeError) Unwrap() error { return e.Err }
 
-// rule returns how tool's token is shaped, and whether the app knows the tool at all.
-func (a *App) rule(tool string) (ToolRule, bool) {
-	if a.Exchange == nil {
-		return ToolRule{}, true
+// rule returns how the token for a tool, a prompt or a resource is shaped, and whether the app knows it at all.
+func (a *App) rule(kind mcpparse.Target, name string) (TokenRule, bool) {
+	x := a.Exchange
+	if x == nil {
+		return TokenRule{}, true
 	}
-	r, ok := a.Exchange.Tools[tool]
-	return r, ok || a.Exchange.AllowOthers
+	r, ok := x.rules(kind).Find(name)
+	return r, ok || x.AllowOthers
+}
+
+func (x *ExchangeRule) rules(kind mcpparse.Target) Rules {
+	switch kind {
+	case mcpparse.Tool:
+		return x.Tools
+	case mcpparse.Prompt:
+		return x.Prompts
+	case mcpparse.Resource:
+		return x.Resources
+	}
+	return Rules{}
 }
 
 // resolve finds the app that owns a name as agents see it, and the name as its upstream knows it. A prefix decides;
 // prefixes are checked at load to be no prefixes of each other. A bare name belongs to the app without a prefix, or,
 // where there are several, to the only one that lists it: a name that two claim is nobody's.
-func (g *Gate) resolve(name string) (*App, string, bool) {
+func (g *Gate) resolve(kind mcpparse.Target, name string) (*App, string, bool) {
+	if kind == mcpparse.Resource {
+		owner := g.app(g.cfg.Upstreams.Resource(name))
+		return owner, name, owner != nil
+	}
 	for _, a := range g.cfg.Apps {
 		if bare, ok := strings.CutPrefix(name, a.Prefix); ok && a.Prefix != "" {
 			return a, bare, bare != ""
@@ -101,7 +133,7 @@ func (g *Gate) resolve(name string) (*App, string, bool) {
 	}
 	var owner *App
 	for _, a := range g.bare {
-		if !g.cfg.Upstreams.Lists(a, name) {
+		if !g.cfg.Upstreams.Lists(a, kind, name) {
 			continue
 		}
 		if owner != nil {
@@ -110,4 +142,24 @@ func (g *Gate) resolve(name string) (*App, string, bool) {
 		owner = a
 	}
 	return owner, name, owner != nil
+}
+
+// app returns the app of this name; nil when there is none.
+func (g *Gate) app(name string) *App {
+	for _, a := range g.cfg.Apps {
+		if a.Name == name {
+			return a
+		}
+	}
+	return nil
+}
+
+// tagged returns the app behind a tag in a sealed name.
+func (g *Gate) tagged(t session.Tag) *App {
+	for _, a := range g.cfg.Apps {
+		if session.TagOf(a.Name) == t {
+			return a
+		}
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/authz/policy"
@@ -10,15 +11,15 @@ import (
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
-// The steps of a tool call, in the order in which judge takes them.
+// The steps of a call, in the order in which judge takes them.
 
-// resolve finds the app behind the namespaced name.
+// resolve finds the app behind a namespaced name or a URI.
 func (c *Call) resolve() *rejection {
-	app, tool, ok := c.gate.resolve(c.msg.Name)
+	app, name, ok := c.gate.resolve(c.msg.Target, c.msg.Name)
 	if !ok {
-		return unknownName(c.msg.Name, "no app owns this name")
+		return c.unknown("no app owns this name")
 	}
-	c.app, c.tool = app, tool
+	c.app, c.name = app, name
 	if c.msg.BigNumber != "" && !app.AllowBigNumbers {
 		return denied(400, mcpparse.CodeInvalidParams,
 			c.msg.BigNumber+": number out of the range that every JSON reader agrees on", "")
@@ -29,82 +30,108 @@ func (c *Call) resolve() *rejection {
 // decide asks the app's policy. Anything but a plain yes refuses.
 func (c *Call) decide(ctx context.Context) *rejection {
 	in := c.policyInput()
+	if c.msg.Method == "completion/complete" {
+		return c.decideCompletion(ctx, in)
+	}
 	start := c.gate.cfg.Now()
 	d := c.app.Policy.Decide(ctx, in)
 	c.gate.cfg.Metrics.policy(c.app.Name, c.gate.cfg.Now().Sub(start))
-	_, known := c.app.rule(c.tool)
+	_, known := c.app.rule(c.msg.Target, c.name)
 	reason := d.Explain()
 	if d.Allowed {
-		reason = "tool is not named in tokenExchange.tools"
+		reason = "not named in tokenExchange"
 	}
 	switch {
 	case d.Allowed && known:
 		return nil
 	case !known && c.app.ListAll:
-		return denied(200, 0, "denied by policy", reason)
+		return c.refused("denied by policy", reason)
 	case !known:
-		return unknownName(c.msg.Name, reason)
+		return c.unknown(reason)
 	case len(d.RequiredScopes) > 0:
 		return c.insufficientScope(d.RequiredScopes, d.Message)
 	case d.Message != "":
-		return denied(200, 0, d.Message, "")
-	case c.gate.visible(ctx, c.app, c.tool, in):
-		return denied(200, 0, "denied by policy", reason)
+		return c.refused(d.Message, "")
+	case c.gate.visible(ctx, c.app, c.msg.Target, c.name, in):
+		return c.refused("denied by policy", reason)
 	default:
-		return unknownName(c.msg.Name, reason)
+		return c.unknown(reason)
 	}
 }
 
-func (c *Call) policyInput() policy.Input {
-	return policyInput(c.app, c.req, c.identity, c.msg.Method, c.version, &policy.Tool{Name: c.tool, Arguments: c.msg.Arguments})
+// decideCompletion lets a caller complete the arguments of what it may see: which arguments the prompt will be got
+// with is not known yet.
+func (c *Call) decideCompletion(ctx context.Context, in policy.Input) *rejection {
+	if !c.gate.visible(ctx, c.app, c.msg.Target, c.name, in) {
+		return c.unknown("policy: not visible to this caller")
+	}
+	return nil
 }
 
-func policyInput(app *App, r Request, id *token.Identity, method, version string, tool *policy.Tool) policy.Input {
-	return policy.Input{
+func (c *Call) policyInput() policy.Input {
+	return policyInput(c.app, c.req, c.identity, c.msg.Method, c.version, c.msg.Target, c.name, c.msg.Arguments)
+}
+
+func policyInput(app *App, r Request, id *token.Identity, method, version string, kind mcpparse.Target, name string, arguments []byte) policy.Input {
+	in := policy.Input{
 		Method:          method,
 		ProtocolVersion: version,
-		Tool:            tool,
 		HTTP:            policy.HTTP{Method: r.Method, Path: r.Path, Host: r.Host, Headers: r.Header.canonical()},
 		SourceIP:        r.SourceIP,
 		App:             app.Name,
 		Identity:        id,
 	}
-}
-
-// Visible reports whether a caller's list shows tool of app: the same decision as a call, with the arguments unknown.
-func (g *Gate) Visible(ctx context.Context, app *App, tool string, r Request, id *token.Identity, version string) bool {
-	if owner, _, ok := g.resolve(app.Prefix + tool); !ok || owner != app {
-		return false // the name leads elsewhere, or nowhere
+	switch kind {
+	case mcpparse.Tool:
+		in.Tool = &policy.Tool{Name: name, Arguments: arguments}
+	case mcpparse.Prompt:
+		in.Prompt = &policy.Tool{Name: name, Arguments: arguments}
+	case mcpparse.Resource:
+		in.Resource = &policy.Resource{URI: name}
 	}
-	return g.visible(ctx, app, tool, policyInput(app, r, id, "tools/call", version, &policy.Tool{Name: tool}))
+	return in
 }
 
-func (g *Gate) visible(ctx context.Context, app *App, tool string, in policy.Input) bool {
+// asked is the method under which a list asks a policy about its items.
+var asked = map[mcpparse.Target]string{
+	mcpparse.Tool: "tools/call", mcpparse.Prompt: "prompts/get", mcpparse.Resource: "resources/read",
+}
+
+// Visible reports whether a caller's list shows a tool, a prompt or a resource of app: the same decision as a call, with
+// the arguments unknown.
+func (g *Gate) Visible(ctx context.Context, app *App, kind mcpparse.Target, name string, r Request, id *token.Identity, version string) bool {
+	if kind != mcpparse.Resource {
+		if owner, _, ok := g.resolve(kind, app.Prefix+name); !ok || owner != app {
+			return false // the name leads elsewhere, or nowhere
+		}
+	}
+	return g.visible(ctx, app, kind, name, policyInput(app, r, id, asked[kind], version, kind, name, nil))
+}
+
+func (g *Gate) visible(ctx context.Context, app *App, kind mcpparse.Target, name string, in policy.Input) bool {
 	if app.ListAll {
 		return true
 	}
-	_, known := app.rule(tool)
+	_, known := app.rule(kind, name)
 	return known && app.Policy.Visible(ctx, in)
 }
 
-// Identify verifies the caller again for the hub, which trusts no header to say who is calling.
-func (g *Gate) Identify(ctx context.Context, r Request) (*token.Identity, *Reply) {
-	id, _, rej := g.verify(ctx, r)
-	if rej != nil {
-		reply := rej.reply(&Call{gate: g, req: r})
-		return nil, &reply
+// peer is the caller as upstreams get to know it: by its own session, or, in the era without sessions, as the principal.
+func (c *Call) peer() Peer {
+	p := Peer{Owner: c.session.ID, Era: c.era, Session: c.session, Token: c.gate.TokenSource(c.caller())}
+	if p.Owner == "" {
+		p.Owner = PrincipalOwner(c.identity)
 	}
-	return id, nil
+	return p
 }
 
-// owner names whose upstream session this call uses: the agent's own session, or, in the era without sessions, the
-// principal. Nothing crosses from one principal to another.
-func (c *Call) owner() string {
-	if c.session.ID != "" {
-		return c.session.ID
-	}
-	return "principal-" + c.identity.Principal()
-}
+// PrincipalOwner owns the upstream sessions of a caller without a session.
+func PrincipalOwner(id *token.Identity) string { return principalPrefix + id.Principal() }
+
+// IsPrincipal tells a principal from a session among owners.
+func IsPrincipal(owner string) bool { return strings.HasPrefix(owner, principalPrefix) }
+
+const principalPrefix = "principal-"
 
 // legTimeout bounds asking the upstream for its era and a session, so that an answer is given before the host gives up.
 const legTimeout = 4 * time.Second
@@ -113,7 +140,7 @@ const legTimeout = 4 * time.Second
 func (c *Call) openLeg(ctx context.Context) *rejection {
 	ctx, cancel := context.WithTimeout(ctx, legTimeout)
 	defer cancel()
-	leg, err := c.gate.cfg.Upstreams.Leg(ctx, c.app, c.owner(), c.era)
+	leg, err := c.gate.cfg.Upstreams.Leg(ctx, c.app, c.peer())
 	if err != nil {
 		return failed(502, "the upstream is not reachable", err.Error())
 	}
@@ -133,30 +160,40 @@ func (c *Call) checkActor() {
 	}
 }
 
-// exchange swaps the agent's token for one that is good for this tool. There is no fallback: no token, no call.
+// exchange swaps the agent's token for one that is good for this call. There is no fallback: no token, no call.
 func (c *Call) exchange(ctx context.Context) *rejection {
 	x := c.app.Exchange
 	if x == nil {
 		return nil
 	}
-	rule, _ := c.app.rule(c.tool)
-	start := c.gate.cfg.Now()
-	issued, err := x.Exchanger.Exchange(ctx, TokenRequest{SubjectToken: c.rawToken, Subject: c.identity.Subject, Rule: x, ToolRule: rule})
-	c.gate.cfg.Metrics.exchange(c.app.Name, err, c.gate.cfg.Now().Sub(start))
+	rule, _ := c.app.rule(c.msg.Target, c.name)
+	issued, err := c.gate.exchange(ctx, c.app, rule, c.caller())
 	var why *ExchangeError
 	switch {
-	case err == nil && issued != nil && issued.Value != "" && issued.Value != c.rawToken:
+	case err == nil:
 		c.issued = issued
 		c.checkActor()
 		return nil
-	case err == nil:
-		return failed(503, "no token could be obtained for this call", "the exchange returned no fresh token")
 	case errors.As(err, &why) && why.Refused:
-		return denied(200, 0, "the authorization server refused a token for this tool", err.Error())
+		return c.refused("the authorization server refused a token for this "+nouns[c.msg.Target], err.Error())
 	}
 	wait := time.Second
 	if why != nil {
 		wait = max(wait, why.RetryAfter)
 	}
 	return failed(503, "no token could be obtained for this call", err.Error()).retryAfter(wait)
+}
+
+var errNotFresh = errors.New("the exchange returned no fresh token")
+
+// exchange gets one token from app's authorization server, and makes sure that it is not the agent's own.
+func (g *Gate) exchange(ctx context.Context, app *App, rule TokenRule, caller *Caller) (*IssuedToken, error) {
+	start := g.cfg.Now()
+	issued, err := app.Exchange.Exchanger.Exchange(ctx, TokenRequest{
+		SubjectToken: caller.raw, Subject: caller.Identity.Subject, Rule: app.Exchange, TokenRule: rule})
+	if err == nil && (issued == nil || issued.Value == "" || issued.Value == caller.raw) {
+		err = errNotFresh
+	}
+	g.cfg.Metrics.exchange(app.Name, err, g.cfg.Now().Sub(start))
+	return issued, err
 }

@@ -41,8 +41,8 @@ func TestCalls(t *testing.T) {
 		{name: "denied, hidden", tool: "my_server_createItem", want: unknown("my_server_createItem"), reason: "policy: denied"},
 		{name: "denied, list shows all", tool: "my_server_createItem", change: listAll, want: "200 isError denied by policy", reason: "policy: denied", shown: true},
 		{name: "no such tool", tool: "my_server_nothing", want: unknown("my_server_nothing"), reason: "policy: denied"},
-		{name: "allowed, not in tools", tool: "my_server_notInTools", want: unknown("my_server_notInTools"), reason: "not named in tokenExchange.tools"},
-		{name: "allowed, not in tools, list shows all", tool: "my_server_notInTools", change: listAll, want: "200 isError denied by policy", reason: "not named in tokenExchange.tools", shown: true},
+		{name: "allowed, not in tools", tool: "my_server_notInTools", want: unknown("my_server_notInTools"), reason: "not named in tokenExchange"},
+		{name: "allowed, not in tools, list shows all", tool: "my_server_notInTools", change: listAll, want: "200 isError denied by policy", reason: "not named in tokenExchange", shown: true},
 		{name: "allowed, not in tools, others are", tool: "my_server_notInTools", change: others, want: "forward app-items", shown: true},
 		{name: "hidden tools say nothing", tool: "my_server_saysButNotInTools", want: unknown("my_server_saysButNotInTools")},
 		{name: "not boolean", tool: "open_notBoolean", want: unknown("open_notBoolean"), reason: "policy: not boolean"},
@@ -105,7 +105,7 @@ func (w *world) checkShown(r authz.Request, tool string, want bool) {
 	w.tb.Helper()
 	for _, app := range w.gate.Apps() {
 		if bare, ok := strings.CutPrefix(tool, app.Prefix); ok && bare != "" {
-			if got := w.gate.Visible(w.tb.Context(), app, bare, r, newAnn(), "2026-07-28"); got != want {
+			if got := w.gate.Visible(w.tb.Context(), app, mcpparse.Tool, bare, r, newAnn(), "2026-07-28"); got != want {
 				w.tb.Errorf("visible: %v, want %v", got, want)
 			}
 		}
@@ -117,7 +117,7 @@ func TestVisibleDependsOnWhoAsks(t *testing.T) {
 	bob := newAnn()
 	bob.Subject = "bob"
 	for id, want := range map[*token.Identity]bool{newAnn(): false, bob: true} {
-		if got := w.gate.Visible(t.Context(), w.items, "createItem", post(), id, "2026-07-28"); got != want {
+		if got := w.gate.Visible(t.Context(), w.items, mcpparse.Tool, "createItem", post(), id, "2026-07-28"); got != want {
 			t.Errorf("%s: %v", id.Subject, got)
 		}
 	}
@@ -155,7 +155,7 @@ func TestExchangeRequest(t *testing.T) {
 	r, body := modernCall("my_server_getItem", `{}`)
 	w.judge(r, body)
 	want := []authz.TokenRequest{{SubjectToken: agentToken, Subject: "ann", Rule: w.items.Exchange,
-		ToolRule: authz.ToolRule{Scopes: []string{"item:getItem"}, Lifetime: 5 * time.Second}}}
+		TokenRule: authz.TokenRule{Scopes: []string{"item:getItem"}, Lifetime: 5 * time.Second}}}
 	if len(w.exchanger.requests) != 1 || w.exchanger.requests[0].Rule != w.items.Exchange {
 		t.Fatalf("requests %+v", w.exchanger.requests)
 	}
@@ -167,7 +167,7 @@ func TestOtherToolsGetATokenWithoutScopes(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.items.Exchange.AllowOthers = true })
 	r, body := modernCall("my_server_notInTools", `{}`)
 	w.judge(r, body)
-	diff(t, "rule", authz.ToolRule{}, w.exchanger.requests[0].ToolRule)
+	diff(t, "rule", authz.TokenRule{}, w.exchanger.requests[0].TokenRule)
 }
 
 func TestExchangeOutcomes(t *testing.T) {
@@ -257,69 +257,15 @@ func TestOwnersOfUpstreamSessions(t *testing.T) {
 
 func TestIdentify(t *testing.T) {
 	w := newWorld(t)
-	if id, reply := w.gate.Identify(t.Context(), post()); reply != nil || id.Subject != "ann" {
-		t.Errorf("%v, %v", id, reply)
+	if who, reply := w.gate.Identify(t.Context(), post()); reply != nil || who.Identity.Subject != "ann" {
+		t.Errorf("%v, %v", who, reply)
 	}
-	id, reply := w.gate.Identify(t.Context(), post("authorization", "-"))
-	if id != nil || reply == nil || reply.Status != http.StatusUnauthorized || header(t, reply, "www-authenticate") == "" {
-		t.Errorf("%v, %+v", id, reply)
+	who, reply := w.gate.Identify(t.Context(), post("authorization", "-"))
+	if who != nil || reply == nil || reply.Status != http.StatusUnauthorized || header(t, reply, "www-authenticate") == "" {
+		t.Errorf("%v, %+v", who, reply)
 	}
 	if len(w.audit.records) != 0 {
 		t.Error("the gate has recorded the message already")
-	}
-}
-
-// The answer of an upstream whose session may be lost.
-func TestResponse(t *testing.T) {
-	const (
-		ended   = "502 -32603 the upstream ended its session; call again to open a new one"
-		refused = "502 -32603 the upstream refused the gateway's request"
-		strange = "502 -32603 the upstream did not answer with JSON or an event stream"
-	)
-	for _, test := range []struct {
-		status      int
-		contentType string
-		want        string
-		forgot      bool
-	}{
-		{200, "application/json", "nothing", false},
-		{200, "text/event-stream; charset=utf-8", "nothing", false},
-		{200, "Application/JSON", "nothing", false},
-		{202, "", "nothing", false},
-		{204, "", "nothing", false},
-		{500, "application/json", "nothing", false},
-		{400, "application/json", "nothing", false},
-		{404, "application/json", ended, true},
-		{404, "text/html", ended, true},
-		{401, "application/json", refused, false},
-		{403, "application/json", refused, false},
-		{302, "application/json", refused, false},
-		{399, "application/json", refused, false},
-		{200, "text/html", strange, false},
-		{200, "", strange, false},
-		{500, "text/plain", strange, false},
-	} {
-		w := newWorld(t, func(w *world) {
-			w.upstreams.leg = authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-11-25", SessionID: "upstream-1"}
-		})
-		r, body := legacyCall(w.session(ownerOf), "open_echo", `{}`)
-		call, _ := w.gate.Begin(t.Context(), r)
-		if v := call.Finish(t.Context(), []byte(body)); !v.Watch {
-			t.Fatal("the answer is not watched")
-		}
-		reply := call.Response(test.status, authz.Header{"content-type": {test.contentType}})
-		if got := outcome(authz.Verdict{Reply: reply}); got != test.want {
-			t.Errorf("%d %s: %s, want %s", test.status, test.contentType, got, test.want)
-		}
-		if got := len(w.upstreams.forgot) == 1 && w.upstreams.forgot[0] == sessionID; got != test.forgot {
-			t.Errorf("%d: forgot %v", test.status, w.upstreams.forgot)
-		}
-		if reply != nil && !strings.Contains(string(reply.Body), `"id":"c-1"`) {
-			t.Errorf("%d: not the caller's id: %s", test.status, reply.Body)
-		}
-		if len(w.audit.records) != 1 {
-			t.Errorf("%d: %d decisions", test.status, len(w.audit.records))
-		}
 	}
 }
 
@@ -374,7 +320,7 @@ func TestVisibleOnlyWhereACallLeads(t *testing.T) {
 	const all = "package orchestrator\nresult[\"allowed\"] := true\n"
 	w := newWorld(t, func(w *world) { w.open.Prefix, w.open.Policy = "", compile(t, "all", all) })
 	for tool, want := range map[string]bool{"echo": true, "my_server_listItems": false} {
-		if got := w.gate.Visible(t.Context(), w.open, tool, post(), newAnn(), "2026-07-28"); got != want {
+		if got := w.gate.Visible(t.Context(), w.open, mcpparse.Tool, tool, post(), newAnn(), "2026-07-28"); got != want {
 			t.Errorf("%s: %v", tool, got)
 		}
 	}

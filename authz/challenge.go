@@ -45,6 +45,9 @@ func (g *Gate) metadataURL(r Request) string {
 
 // local answers what is public and no message: protected resource metadata and health.
 func (g *Gate) local(r Request) (Reply, bool) {
+	if reply, ok := g.preflight(r); ok {
+		return reply, true
+	}
 	endpoint, isMetadata := g.described(r.Path)
 	isHealth := r.Path == g.cfg.Paths.Health
 	switch {

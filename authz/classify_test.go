@@ -234,7 +234,7 @@ func TestCallsAreNoNotifications(t *testing.T) {
 }
 
 func TestWithoutSessions(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.cfg.SessionHeader, w.cfg.Sessions = "", nil })
+	w := newWorld(t, func(w *world) { w.cfg.SessionHeader = "" })
 	r, body := legacyCall("whatever", "open_echo", `{}`)
 	diff(t, "verdict", "forward app-open", outcome(w.judge(r, body)))
 	if rec := w.only(); rec.Session != "" || rec.ProtocolVersion != "2025-11-25" {

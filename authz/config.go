@@ -25,27 +25,52 @@ type Recorder interface {
 
 // Upstreams is what the gate has to know of the other side; the hub keeps it.
 type Upstreams interface {
-	// Leg says how to speak to app on behalf of owner, opening a session there when the upstream wants one.
-	Leg(ctx context.Context, app *App, owner string, era mcpparse.Era) (Leg, error)
-	// Forget drops what is known of owner's session at app: the upstream no longer knows it.
-	Forget(app *App, owner string)
-	// Lists reports whether app's last good list has tool. Only un-namespaced apps need it.
-	Lists(app *App, tool string) bool
-	// Touch marks an agent's session as used. It reports false when the session has ended.
-	Touch(s session.Session) bool
+	// Leg says how to speak to app on behalf of p, opening a session there when the upstream wants one.
+	Leg(ctx context.Context, app *App, p Peer) (Leg, error)
+	// Resend sends a request again in a new session, because the upstream knew the one of leg no more and did nothing.
+	Resend(ctx context.Context, app *App, p Peer, leg Leg, call Resent) (*Reply, error)
+	// Lists reports whether app's last good list has a tool or prompt of this name.
+	Lists(app *App, kind mcpparse.Target, name string) bool
+	// Serves reports whether any upstream offers what a method is for, to agents of an era.
+	Serves(method string, era mcpparse.Era) bool
+	// Resource returns the name of the only app that has a resource; "" when none has it, or several claim it.
+	Resource(uri string) string
+	// Touch marks an agent's session as used. It reports false when the session has ended; an error means that this
+	// cannot be found out.
+	Touch(ctx context.Context, s session.Session) (bool, error)
 }
+
+// Peer is an agent as upstreams get to know it.
+type Peer struct {
+	Owner   string          // whose upstream sessions are used: nothing crosses from one owner to another
+	Era     mcpparse.Era    // that the agent speaks
+	Session session.Session // the agent's; zero when it has none
+	Token   TokenSource     // for what belongs to no single call
+}
+
+// TokenSource gets a token for what belongs to no single call, such as opening a session; "" where none is to be sent.
+type TokenSource func(ctx context.Context, app *App) (string, error)
 
 // Leg is how one upstream is spoken to.
 type Leg struct {
-	Era       mcpparse.Era
-	Version   string // MCP-Protocol-Version to send
-	SessionID string // Mcp-Session-Id to send, "" for none
+	Era       mcpparse.Era `json:"era"`
+	Version   string       `json:"version,omitempty"`  // MCP-Protocol-Version to send
+	SessionID string       `json:"session,omitempty"`  // Mcp-Session-Id to send, "" for none
+	Indirect  bool         `json:"indirect,omitempty"` // only the hub can speak to it: the 2024-11-05 transport
+}
+
+// Resent is a call as it went to the upstream.
+type Resent struct {
+	ID    []byte // raw JSON-RPC id
+	Body  []byte
+	Token string // "" for none
+	Limit int64  // of the answer, in bytes
 }
 
 // Config is what a Gate is made of.
 type Config struct {
-	Tokens    Verifier // nil: OAuth is off, and every caller is the empty identity
-	Sessions  *session.Sealer
+	Tokens    Verifier        // nil: OAuth is off, and every caller is the empty identity
+	Sessions  *session.Sealer // seals sessions, names and tickets
 	Upstreams Upstreams
 	Audit     Recorder
 	Metrics   *Metrics
@@ -67,9 +92,10 @@ type Config struct {
 
 // Paths are the paths of this server, each beginning with "/".
 type Paths struct {
-	MCP      string   // the Streamable HTTP endpoint
-	SSE      []string // the 2024-11-05 transport's endpoints: guarded, not served
-	Metadata string   // RFC 9728 protected resource metadata
+	MCP      string // the Streamable HTTP endpoint
+	SSE      string // the 2024-11-05 transport's event stream; "" when it is off
+	Message  string // and where its messages are posted
+	Metadata string // RFC 9728 protected resource metadata
 	Health   string
 }
 
@@ -78,8 +104,8 @@ func New(cfg Config) (*Gate, error) {
 	switch {
 	case cfg.Upstreams == nil || cfg.Audit == nil || cfg.Metrics == nil || cfg.Log == nil:
 		return nil, errors.New("authz: Upstreams, Audit, Metrics and Log are required")
-	case cfg.SessionHeader != "" && cfg.Sessions == nil:
-		return nil, errors.New("authz: sessions need a Sealer")
+	case cfg.Sessions == nil:
+		return nil, errors.New("authz: Sessions is required")
 	case cfg.MaxRequestBytes <= 0:
 		return nil, errors.New("authz: MaxRequestBytes must be positive")
 	}

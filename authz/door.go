@@ -35,7 +35,7 @@ func (g *Gate) admit(r Request) *rejection {
 		return denied(404, mcpparse.CodeInvalidRequest, "no MCP endpoint at this path", "")
 	}
 	if !slices.Contains([]string{"POST", "GET", "DELETE"}, r.Method) {
-		return denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow())
+		return g.notAllowed(r)
 	}
 	if name := r.Header.repeated(singular...); name != "" {
 		code := mcpparse.CodeInvalidRequest
@@ -48,14 +48,20 @@ func (g *Gate) admit(r Request) *rejection {
 }
 
 func (g *Gate) isEndpoint(path string) bool {
-	return path == g.cfg.Paths.MCP || slices.Contains(g.cfg.Paths.SSE, path)
+	p := g.cfg.Paths
+	return path == p.MCP || path == p.SSE && path != "" || path == p.Message && path != ""
 }
 
-func (g *Gate) allow() string {
-	if g.cfg.SessionHeader != "" && g.cfg.ClientMayEnd {
-		return "POST, DELETE"
+func (g *Gate) allow(path string) string {
+	switch {
+	case path == g.cfg.Paths.SSE:
+		return "GET"
+	case path == g.cfg.Paths.Message || g.cfg.SessionHeader == "":
+		return "POST"
+	case g.cfg.ClientMayEnd:
+		return "GET, POST, DELETE"
 	}
-	return "POST"
+	return "GET, POST"
 }
 
 // verify checks the bearer token (RFC 6750 §2.1: the Authorization field is the only place for it).
@@ -106,29 +112,57 @@ func publicTokenError(err error) string {
 	return "the token is not valid"
 }
 
-// bodiless judges GET and DELETE, which have no body to wait for.
-func (c *Call) bodiless() (Verdict, audit.Decision) {
+func (g *Gate) notAllowed(r Request) *rejection {
+	return denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow(r.Path))
+}
+
+// bodiless judges GET and DELETE, which have no body to wait for: a session's event stream, and its end.
+func (c *Call) bodiless(ctx context.Context) (Verdict, audit.Decision) {
 	g, r := c.gate, c.req
-	sessionID, _ := r.Header.Get(g.cfg.SessionHeader)
-	version, _ := r.Header.Get("mcp-protocol-version")
-	if r.Method != "DELETE" || sessionID == "" || mcpparse.ClassifyVersion(version) == mcpparse.EraModern ||
-		g.allow() == "POST" || r.Path != g.cfg.Paths.MCP {
-		return c.refuse(denied(405, mcpparse.CodeInvalidRequest, "method not allowed", "").with("allow", g.allow()))
-	}
-	if rej := c.openSession(sessionID); rej != nil {
+	c.era = mcpparse.EraLegacy
+	if rej := c.admitBodiless(ctx); rej != nil {
 		return c.refuse(rej)
 	}
 	if !r.EndOfStream {
-		return c.refuse(denied(400, mcpparse.CodeInvalidRequest, "DELETE has no body", ""))
+		return c.refuse(denied(400, mcpparse.CodeInvalidRequest, r.Method+" has no body", ""))
 	}
-	c.era, c.version = mcpparse.EraLegacy, c.session.Version
+	if accept := strings.Join(r.Header["accept"], ","); r.Method == "GET" && !acceptsEvents(accept) {
+		return c.refuse(denied(406, mcpparse.CodeInvalidRequest, "the answer is text/event-stream; accept it", "").with("allow", g.allow(r.Path)))
+	}
+	c.version = c.session.Version
 	return c.toHub()
+}
+
+// admitBodiless finds the session that is meant. A stream of the 2024-11-05 transport opens one.
+func (c *Call) admitBodiless(ctx context.Context) *rejection {
+	g, r := c.gate, c.req
+	if r.Path == g.cfg.Paths.SSE && r.Method == "GET" {
+		return nil
+	}
+	sessionID, _ := r.Header.Get(g.cfg.SessionHeader)
+	version, _ := r.Header.Get("mcp-protocol-version")
+	if r.Path != g.cfg.Paths.MCP || sessionID == "" || mcpparse.ClassifyVersion(version) == mcpparse.EraModern ||
+		r.Method == "DELETE" && !g.cfg.ClientMayEnd {
+		return g.notAllowed(r)
+	}
+	return c.openSession(ctx, sessionID)
+}
+
+// acceptsEvents reports whether an Accept field takes an event stream (RFC 9110 §12.5.1).
+func acceptsEvents(accept string) bool {
+	for part := range strings.SplitSeq(accept, ",") {
+		switch mediaType, _, _ := strings.Cut(part, ";"); strings.ToLower(strings.TrimSpace(mediaType)) {
+		case "text/event-stream", "text/*", "*/*":
+			return true
+		}
+	}
+	return false
 }
 
 // acceptsBody checks what the headers say of the body to come.
 func (g *Gate) acceptsBody(r Request) *rejection {
-	if slices.Contains(g.cfg.Paths.SSE, r.Path) {
-		return denied(404, mcpparse.CodeMethodNotFound, "the HTTP+SSE transport is not served; use "+g.cfg.Paths.MCP, "")
+	if r.Path == g.cfg.Paths.SSE {
+		return g.notAllowed(r)
 	}
 	contentType, _ := r.Header.Get("content-type")
 	if !isJSON(contentType) {
@@ -161,7 +195,12 @@ func isJSON(contentType string) bool {
 
 func isMCPAnswer(contentType string) bool {
 	mediaType, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (mediaType == "application/json" || mediaType == "text/event-stream")
+	return err == nil && mediaType == "application/json" || isEventStream(contentType)
+}
+
+func isEventStream(contentType string) bool {
+	mediaType, _, err := mime.ParseMediaType(contentType)
+	return err == nil && mediaType == "text/event-stream"
 }
 
 // hostRules says which Host and Origin values name this server: the defence against DNS rebinding.

@@ -58,30 +58,56 @@ func (f *recorder) Decision(d audit.Decision) error {
 
 // upstreams answers from its fields and remembers what it was asked.
 type upstreams struct {
-	mu     sync.Mutex
-	leg    authz.Leg
-	err    error
-	lists  map[string]bool // "tool", of any app, or "app/tool"
-	ended  map[string]bool // session ids that Touch refuses
-	owners []string        // of Leg
-	forgot []string
+	mu       sync.Mutex
+	leg      authz.Leg
+	err      error
+	lists    map[string]bool   // "tool", of any app, or "app/tool"; likewise prompts
+	owns     map[string]string // the app of a resource, by URI
+	lacks    map[string]bool   // methods that nobody offers
+	ended    map[string]bool   // session ids that Touch refuses
+	touchErr error
+	owners   []string     // of Leg
+	peers    []authz.Peer // likewise
+
+	resent    []resent // calls that were sent again
+	resendErr error
 }
 
-func (f *upstreams) Leg(_ context.Context, _ *authz.App, owner string, era mcpparse.Era) (authz.Leg, error) {
+// resent is what Resend was asked.
+type resent struct {
+	owner string
+	leg   authz.Leg
+	call  authz.Resent
+}
+
+func (f *upstreams) Leg(_ context.Context, _ *authz.App, p authz.Peer) (authz.Leg, error) {
 	f.mu.Lock()
-	f.owners = append(f.owners, owner)
+	f.owners, f.peers = append(f.owners, p.Owner), append(f.peers, p)
 	f.mu.Unlock()
 	if f.leg == (authz.Leg{}) && f.err == nil {
-		return authz.Leg{Era: era, Version: map[mcpparse.Era]string{mcpparse.EraLegacy: mcpparse.LatestLegacy, mcpparse.EraModern: mcpparse.LatestModern}[era]}, nil
+		return authz.Leg{Era: p.Era, Version: map[mcpparse.Era]string{mcpparse.EraLegacy: mcpparse.LatestLegacy, mcpparse.EraModern: mcpparse.LatestModern}[p.Era]}, nil
 	}
 	return f.leg, f.err
 }
 
-func (f *upstreams) Forget(_ *authz.App, owner string) { f.forgot = append(f.forgot, owner) }
-func (f *upstreams) Lists(a *authz.App, tool string) bool {
-	return f.lists[tool] || f.lists[a.Name+"/"+tool]
+func (f *upstreams) Resend(_ context.Context, _ *authz.App, p authz.Peer, leg authz.Leg, call authz.Resent) (*authz.Reply, error) {
+	f.resent = append(f.resent, resent{p.Owner, leg, call})
+	if f.resendErr != nil {
+		return nil, f.resendErr
+	}
+	return &authz.Reply{Status: 200, Body: mcpparse.ResultBody(call.ID, []byte(`{"again":true}`))}, nil
 }
-func (f *upstreams) Touch(s session.Session) bool { return !f.ended[s.ID] }
+
+func (f *upstreams) Lists(a *authz.App, _ mcpparse.Target, name string) bool {
+	return f.lists[name] || f.lists[a.Name+"/"+name]
+}
+
+func (f *upstreams) Serves(method string, _ mcpparse.Era) bool { return !f.lacks[method] }
+func (f *upstreams) Resource(uri string) string                { return f.owns[uri] }
+
+func (f *upstreams) Touch(_ context.Context, s session.Session) (bool, error) {
+	return !f.ended[s.ID], f.touchErr
+}
 
 // exchanger issues a token, or err, and remembers the requests.
 type exchanger struct {
@@ -152,6 +178,15 @@ func compile(tb testing.TB, name, src string) *policy.Policy {
 	return p
 }
 
+func rules(tb testing.TB, patterns map[string]authz.TokenRule) authz.Rules {
+	tb.Helper()
+	r, err := authz.NewRules(patterns)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
 // world is a gate with a protected app (my_server_), an unprotected one (open_), and the fakes around it.
 type world struct {
 	tb        testing.TB
@@ -181,12 +216,12 @@ func newWorld(tb testing.TB, change ...func(w *world)) *world {
 			Scopes: []string{"item:List"}, ExpiresIn: 5 * time.Second}},
 		registry: prometheus.NewRegistry(), log: &strings.Builder{},
 	}
-	tools := map[string]authz.ToolRule{}
+	tools := map[string]authz.TokenRule{}
 	for _, name := range []string{"listItems", "getItem", "createItem", "updateItem", "mondayItem", "purgeItem", "wipeItem"} {
-		tools[name] = authz.ToolRule{Scopes: []string{"item:" + name}, Lifetime: 5 * time.Second}
+		tools[name] = authz.TokenRule{Scopes: []string{"item:" + name}, Lifetime: 5 * time.Second}
 	}
 	w.items = &authz.App{Name: "items", Prefix: "my_server_", Route: "app-items", Policy: compile(tb, "items-authz", itemsRego),
-		Exchange: &authz.ExchangeRule{Exchanger: w.exchanger, Audience: "https://items.example/", Delegation: true, Tools: tools}}
+		Exchange: &authz.ExchangeRule{Exchanger: w.exchanger, Audience: "https://items.example/", Delegation: true, Tools: rules(tb, tools)}}
 	w.open = &authz.App{Name: "open", Prefix: "open_", Route: "app-open", Policy: compile(tb, "open-authz", openRego)}
 	sealer, err := session.NewSealer([]byte(sessionKey))
 	if err != nil {
@@ -196,7 +231,7 @@ func newWorld(tb testing.TB, change ...func(w *world)) *world {
 		Tokens: w.tokens, Sessions: sealer, Upstreams: w.upstreams, Audit: w.audit, Metrics: authz.NewMetrics(w.registry),
 		Log:  slog.New(slog.NewTextHandler(w.log, nil)),
 		Apps: []*authz.App{w.items, w.open},
-		Paths: authz.Paths{MCP: "/mcp", SSE: []string{"/mcp/sse", "/mcp/message"},
+		Paths: authz.Paths{MCP: "/mcp", SSE: "/mcp/sse", Message: "/mcp/message",
 			Metadata: "/.well-known/oauth-protected-resource", Health: "/status"},
 		SessionHeader: "mcp-session-id", ClientMayEnd: true, Listen: host,
 		Audiences: []string{"https://gateway.example/"}, MaxRequestBytes: 1 << 16,
@@ -276,6 +311,30 @@ func (w *world) judge(r authz.Request, body string) authz.Verdict {
 		w.tb.Fatalf("Begin with a call and a verdict: %+v", v)
 	}
 	return call.Finish(w.tb.Context(), []byte(body))
+}
+
+// set is the value that a verdict sets for a header; "" for none.
+func set(v authz.Verdict, name string) string {
+	for _, h := range v.Set {
+		if h[0] == name {
+			return h[1]
+		}
+	}
+	return ""
+}
+
+// ticket opens what a verdict on r and body says to the hub.
+func (w *world) ticket(r authz.Request, v authz.Verdict, s session.Session, body string) authz.Ticket {
+	w.tb.Helper()
+	caller, reply := w.gate.Identify(w.tb.Context(), r)
+	if reply != nil {
+		w.tb.Fatal(reply)
+	}
+	t, err := w.gate.OpenTicket(set(v, authz.TicketHeader), caller, s, []byte(body))
+	if err != nil {
+		w.tb.Fatal(err)
+	}
+	return t
 }
 
 // only is the single record so far.

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/mcpparse"
@@ -18,12 +19,14 @@ var everything = []string{"cookie", "a=b", "proxy-authorization", "Basic x", "x-
 
 var alwaysRemoved = []string{"accept-encoding", "authorization", "cookie", "last-event-id"}
 
-// The exact lists of what is removed and set, for each combination of eras.
+var (
+	legacyLeg = authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-06-18", SessionID: "upstream-1"}
+	modernLeg = authz.Leg{Era: mcpparse.EraModern, Version: "2026-07-28"}
+)
+
+// The exact lists of what is removed and set, where agent and upstream are of one era: see TestCarrying for the others.
 func TestForwarding(t *testing.T) {
-	legacyLeg := authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-06-18", SessionID: "upstream-1"}
 	statelessLeg := authz.Leg{Era: mcpparse.EraLegacy}
-	modernLeg := authz.Leg{Era: mcpparse.EraModern, Version: "2026-07-28"}
-	const accept = "application/json, text/event-stream"
 	params := func(extra string) string { return `"name":"listItems","arguments":{"n": 1.50}` + extra }
 	for _, test := range []struct {
 		name    string
@@ -48,18 +51,7 @@ func TestForwarding(t *testing.T) {
 		{name: "legacy to an upstream without sessions", era: "legacy", tool: "my_server_listItems", leg: statelessLeg,
 			removed: []string{"mcp-param-region", "mcp-protocol-version", "mcp-session-id"},
 			set:     [][2]string{{"x-sallyport-route", "app-items"}, {"authorization", "Bearer " + issuedToken}},
-			params:  params("")},
-		{name: "modern to legacy", era: "modern", tool: "my_server_listItems", leg: legacyLeg,
-			removed: []string{"mcp-method", "mcp-name", "mcp-param-region", "mcp-protocol-version"},
-			set: [][2]string{{"x-sallyport-route", "app-items"}, {"authorization", "Bearer " + issuedToken}, {"mcp-protocol-version", "2025-06-18"},
-				{"mcp-session-id", "upstream-1"}, {"accept", accept}},
-			params: params(`,"_meta":{}`), watch: true},
-		{name: "legacy to modern", era: "legacy", tool: "my_server_listItems", leg: modernLeg,
-			// What a legacy agent calls a mirror mirrors nothing, and nobody has compared it with the body.
-			removed: []string{"mcp-param-region", "mcp-protocol-version", "mcp-session-id"},
-			set: [][2]string{{"x-sallyport-route", "app-items"}, {"authorization", "Bearer " + issuedToken}, {"mcp-protocol-version", "2026-07-28"},
-				{"mcp-method", "tools/call"}, {"mcp-name", "listItems"}, {"accept", accept}},
-			params: `"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}},` + params("")},
+			params:  params(""), watch: true},
 		{name: "unprotected", era: "modern", tool: "open_echo", leg: modernLeg,
 			removed: []string{"mcp-method", "mcp-name", "mcp-protocol-version"},
 			set:     [][2]string{{"x-sallyport-route", "app-open"}, {"mcp-protocol-version", "2026-07-28"}, {"mcp-method", "tools/call"}, {"mcp-name", "echo"}},
@@ -104,12 +96,7 @@ func TestForwarding(t *testing.T) {
 				head, _, _ := strings.Cut(body, `"params"`)
 				wantBody := head + `"params":{` + test.params + `}}`
 				diff(t, "body", wantBody, string(v.Body))
-				content := [2]string{"content-length", strconv.Itoa(len(wantBody))}
-				at := len(want)
-				if want[at-1][0] == "accept" {
-					at--
-				}
-				want = append(append(append([][2]string{}, want[:at]...), content), want[at:]...)
+				want = append(slices.Clip(want), [2]string{"content-length", strconv.Itoa(len(wantBody))})
 			} else if v.Body != nil {
 				t.Errorf("the body was replaced: %s", v.Body)
 			}
@@ -182,5 +169,62 @@ func TestTraceContext(t *testing.T) {
 		if got := slices.Contains(v.Remove, "traceparent"); !v.Forwards() || got != test.removed {
 			t.Errorf("%s: removed %v, want %v", test.name, got, test.removed)
 		}
+	}
+}
+
+// The host is told how long a call may take: as the app says, and no longer than the caller's token is good for.
+func TestTimeoutOfACall(t *testing.T) {
+	now := time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)
+	limits := authz.Timeouts{Default: time.Minute, Tools: map[string]time.Duration{"slow*": time.Hour, "quick": 1500 * time.Millisecond}}
+	for _, test := range []struct {
+		name    string
+		tool    string
+		limits  authz.Timeouts
+		expires time.Duration // of the caller's token; 0 for never
+		want    string
+	}{
+		{"no limit", "echo", authz.Timeouts{}, 0, ""},
+		{"the app's", "echo", limits, 0, "60000"},
+		{"the tool's", "slow1", limits, 0, "3600000"},
+		{"a part of a second", "quick", limits, 0, "1500"},
+		{"the token's", "slow1", limits, 90 * time.Second, "90000"},
+		{"the token's alone", "echo", authz.Timeouts{}, 90 * time.Second, "90000"},
+		{"the token lives longer", "echo", limits, time.Hour, "60000"},
+		{"the token is at its end", "echo", limits, time.Nanosecond, "1000"},
+		{"the token has just expired", "echo", limits, -time.Second, "1000"},
+	} {
+		w := newWorld(t, func(w *world) {
+			w.open.Timeouts, w.open.Policy = test.limits, compile(t, "all", "package orchestrator\nresult[\"allowed\"] := true\n")
+			w.cfg.Now = func() time.Time { return now }
+			if test.expires != 0 {
+				w.tokens.known[agentToken].Expiry = now.Add(test.expires)
+			}
+		})
+		r, body := modernCall("open_"+test.tool, "{}")
+		v := w.judge(r, body)
+		if !v.Forwards() {
+			t.Fatal(outcome(v))
+		}
+		diff(t, test.name, test.want, set(v, "x-envoy-upstream-rq-timeout-ms"))
+	}
+	w := newWorld(t, withTargets, func(w *world) { w.items.Timeouts = limits })
+	r, body := w.targeted("modern", "prompts/get", "my_server_greet", "")
+	diff(t, "a prompt", "60000", set(w.judge(r, body), "x-envoy-upstream-rq-timeout-ms"))
+}
+
+// What asks for a task goes no further.
+func TestTasksAreDropped(t *testing.T) {
+	const tasks = `,"extensions":{"io.modelcontextprotocol/tasks":{}}`
+	for _, name := range []string{"echo", "open_echo"} {
+		w := newWorld(t, func(w *world) { w.open.Prefix = strings.TrimSuffix(name, "echo") })
+		r, body := modernCall(name, "{}")
+		body = strings.Replace(body, `clientCapabilities":{}`, `clientCapabilities":{"roots":{}`+tasks+`}`, 1)
+		body = strings.Replace(body, `"arguments":{}`, `"arguments":{},"task":{"ttl":60}`, 1)
+		v := w.judge(r, body)
+		_, want := modernCall(name, "{}")
+		want = strings.Replace(want, `clientCapabilities":{}`, `clientCapabilities":{"roots":{},"extensions":{}}`, 1)
+		want = strings.Replace(want, `"name":"`+name, `"name":"echo`, 1)
+		diff(t, name, want, string(v.Body))
+		w.checkForwarded(v, body)
 	}
 }

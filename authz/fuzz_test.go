@@ -10,6 +10,7 @@ import (
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/policy"
+	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -55,7 +56,7 @@ func FuzzGate(f *testing.F) {
 
 	w := newWorld(f, func(w *world) {
 		w.items.Policy = compile(f, "one-argument", oneArgument)
-		w.items.Exchange.Tools["pay"] = authz.ToolRule{}
+		w.items.Exchange.Tools = rules(f, map[string]authz.TokenRule{"pay": {}})
 	})
 	if v := w.judge(modern, modernBody); v.Route != "app-items" {
 		f.Fatalf("the good call: %s", outcome(v)) // or nothing below would be reached
@@ -111,11 +112,30 @@ func (w *world) checkVerdict(t *testing.T, r authz.Request, v authz.Verdict, bod
 	if v.Reply != nil && !json.Valid(v.Reply.Body) {
 		t.Fatalf("reply %q", v.Reply.Body)
 	}
-	if v.Forwards() && v.Route != authz.HubRoute {
+	switch ticket := set(v, authz.TicketHeader); {
+	case v.Forwards() && v.Route != authz.HubRoute:
 		w.checkUpstreamBound(t, r, v, rec, body)
-	} else if len(w.exchanger.requests) != 0 {
+	case ticket != "":
+		w.checkTicket(t, r, ticket, rec, body)
+	case len(w.exchanger.requests) != 0:
 		t.Fatal("a token was obtained for nothing")
 	}
+}
+
+// checkTicket holds a call that the hub carries to what holds for one that goes to its upstream directly. The hub makes
+// what it sends of the agent's bytes and of the ticket.
+func (w *world) checkTicket(t *testing.T, r authz.Request, sealed string, rec audit.Decision, body []byte) {
+	caller, _ := w.gate.Identify(t.Context(), r)
+	id, _ := r.Header.Get("mcp-session-id")
+	s, _ := w.cfg.Sessions.Open(id, w.gate.Owner(caller.Identity, r.Path))
+	ticket, err := w.gate.OpenTicket(sealed, caller, s, body)
+	if err != nil { // of the modern era, where a session is not looked at
+		ticket, err = w.gate.OpenTicket(sealed, caller, session.Session{}, body)
+	}
+	if err != nil || ticket.App != "items" || ticket.Name != "pay" || ticket.Token != issuedToken || ticket.Reply != nil || ticket.Call != rec.ID {
+		t.Fatalf("ticket %+v, %v", ticket, err)
+	}
+	w.checkArguments(t, rec, body, "my_server_pay")
 }
 
 func (w *world) checkUpstreamBound(t *testing.T, r authz.Request, v authz.Verdict, rec audit.Decision, body []byte) {
@@ -149,6 +169,11 @@ func (w *world) checkUpstreamBound(t *testing.T, r authz.Request, v authz.Verdic
 			t.Error("a new body with the old length")
 		}
 	}
+	w.checkArguments(t, rec, forwarded, "pay")
+}
+
+// checkArguments holds bytes that were let through to the record and to the policy, however leniently they are read.
+func (w *world) checkArguments(t *testing.T, rec audit.Decision, forwarded []byte, name string) {
 	var lenient struct { // the last of two equal names wins, whatever its case
 		Params struct {
 			Name      string          `json:"name"`
@@ -158,7 +183,7 @@ func (w *world) checkUpstreamBound(t *testing.T, r authz.Request, v authz.Verdic
 	if err := json.Unmarshal(forwarded, &lenient); err != nil {
 		t.Fatalf("forwarded %q: %v", forwarded, err)
 	}
-	if sha(string(lenient.Params.Arguments)) != rec.ArgumentsSHA256 || rec.Tool != "pay" || lenient.Params.Name != "pay" {
+	if sha(string(lenient.Params.Arguments)) != rec.ArgumentsSHA256 || rec.Tool != "pay" || lenient.Params.Name != name {
 		t.Errorf("forwarded %s, on record %+v", forwarded, rec)
 	}
 	var amount struct{ Amount float64 }

@@ -36,7 +36,10 @@ type Call struct {
 	era      mcpparse.Era
 	version  string // protocol version that the agent speaks
 	app      *App
-	tool     string
+	name     string // of the tool, prompt or resource, as the upstream knows it
+	body     []byte // as the agent sent it
+	sent     []byte // as the upstream gets it
+	again    bool   // another round of a call that the hub carries out
 	leg      Leg
 	issued   *IssuedToken
 	note     string // for the record of an allowed call
@@ -59,7 +62,7 @@ func (g *Gate) Begin(ctx context.Context, r Request) (*Call, Verdict) {
 	}
 	c.identity, c.rawToken = identity, raw
 	if r.Method != "POST" {
-		return nil, c.settle(c.bodiless())
+		return nil, c.settle(c.bodiless(ctx))
 	}
 	if rej := g.acceptsBody(r); rej != nil {
 		return nil, c.settle(c.refuse(rej))
@@ -69,7 +72,8 @@ func (g *Gate) Begin(ctx context.Context, r Request) (*Call, Verdict) {
 
 // Finish judges the body: parse, resolve, decide, exchange. The verdict is final, and recorded.
 func (c *Call) Finish(ctx context.Context, body []byte) Verdict {
-	return c.settle(c.judge(ctx, body))
+	c.body = body
+	return c.settle(c.deliver(c.judge(ctx, body)))
 }
 
 // judge is the whole story of one message.
@@ -84,12 +88,12 @@ func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision)
 	}
 	c.msg = msg
 
-	// Resolve: which era, which method, which session, and for a call which app owns the name.
-	route, rej := c.classify()
+	// Resolve: which era, which method, which session, and which app owns what is called.
+	route, rej := c.classify(ctx)
 	if rej != nil {
 		return c.refuse(rej)
 	}
-	if route != toTool {
+	if route == toHub {
 		return c.toHub()
 	}
 	if rej := c.resolve(); rej != nil {
@@ -101,7 +105,7 @@ func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision)
 		return c.refuse(rej)
 	}
 
-	// Exchange: the agent's token ends here; a fresh one for this tool opens the second door.
+	// Exchange: the agent's token ends here; a fresh one for this call opens the second door.
 	if rej := c.openLeg(ctx); rej != nil {
 		return c.refuse(rej)
 	}
@@ -127,21 +131,6 @@ func (c *Call) Answered(status int) {
 	c.Abort("answered by the host with status " + strconv.Itoa(status))
 }
 
-// Response judges the headers of the upstream's answer to a Watch-ed call. A non-nil Reply replaces the answer.
-func (c *Call) Response(status int, h Header) *Reply {
-	contentType, _ := h.Get("content-type")
-	switch {
-	case status == 404 && c.leg.SessionID != "":
-		c.gate.cfg.Upstreams.Forget(c.app, c.owner())
-		return c.upstreamFailed("the upstream ended its session; call again to open a new one")
-	case status == 401, status == 403, status >= 300 && status < 400:
-		return c.upstreamFailed("the upstream refused the gateway's request")
-	case status != 202 && status != 204 && !isMCPAnswer(contentType):
-		return c.upstreamFailed("the upstream did not answer with JSON or an event stream")
-	}
-	return nil
-}
-
 // settle records the decision before anyone sees the verdict. What cannot be recorded does not happen.
 func (c *Call) settle(v Verdict, rec audit.Decision) Verdict {
 	if err := c.gate.cfg.Audit.Decision(rec); err != nil {
@@ -150,6 +139,9 @@ func (c *Call) settle(v Verdict, rec audit.Decision) Verdict {
 		v, rec.Outcome = Verdict{Reply: &reply}, audit.Error
 	}
 	c.gate.cfg.Metrics.observe(c, rec.Outcome)
-	v.ID, v.RPCID = c.id, c.msg.ID
+	if v.Reply != nil {
+		c.gate.readable(c.req, v.Reply)
+	}
+	v.ID, v.RPCID, v.Origin = c.id, c.msg.ID, c.gate.origin(c.req)
 	return v
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/mcpparse"
 )
 
 // Metrics counts what the gate decides. Labels are bounded: an app and a tool appear only when configuration names
@@ -37,9 +38,12 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 func (m *Metrics) observe(c *Call, outcome audit.Outcome) {
 	app, tool := "", ""
 	if c.app != nil {
-		app, tool = c.app.Name, "other"
+		app = c.app.Name
+	}
+	if c.app != nil && c.msg.Target == mcpparse.Tool {
+		tool = "other"
 		if c.toolIsKnown() {
-			tool = c.tool
+			tool = c.name
 		}
 	}
 	m.calls.WithLabelValues(app, tool, string(outcome)).Inc()
@@ -49,10 +53,9 @@ func (m *Metrics) observe(c *Call, outcome audit.Outcome) {
 // toolIsKnown keeps the label set finite: names from the configuration, or from the upstream's own list.
 func (c *Call) toolIsKnown() bool {
 	if c.app.Exchange != nil {
-		_, named := c.app.Exchange.Tools[c.tool]
-		return named
+		return c.app.Exchange.Tools.Names(c.name)
 	}
-	return c.gate.cfg.Upstreams.Lists(c.app, c.tool)
+	return c.gate.cfg.Upstreams.Lists(c.app, mcpparse.Tool, c.name)
 }
 
 func (m *Metrics) policy(app string, d time.Duration) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/mcpparse"
 )
 
 // noArguments is what an absent params.arguments counts as.
@@ -30,13 +31,23 @@ func (c *Call) record(outcome audit.Outcome) audit.Decision {
 	if id := c.identity; id != nil {
 		rec.Subject, rec.ClientID, rec.Actors, rec.Issuer, rec.JTI = id.Subject, id.ClientID, id.Actors, id.Issuer, id.JTI
 	}
-	if c.app != nil {
+	if c.app != nil && c.msg.Kind == mcpparse.Response {
+		rec.App, rec.Method = c.app.Name, "response"
+	} else if c.app != nil {
 		arguments := c.msg.Arguments
 		if arguments == nil {
 			arguments = noArguments
 		}
 		sum := sha256.Sum256(arguments)
-		rec.App, rec.Tool, rec.ArgumentsSHA256 = c.app.Name, c.tool, hex.EncodeToString(sum[:])
+		rec.App, rec.ArgumentsSHA256 = c.app.Name, hex.EncodeToString(sum[:])
+		switch c.msg.Target {
+		case mcpparse.Tool:
+			rec.Tool = c.name
+		case mcpparse.Prompt:
+			rec.Prompt = c.name
+		case mcpparse.Resource:
+			rec.Resource = clip(c.name, 1024)
+		}
 		rec.Policy, rec.PolicyDigest = c.app.Policy.Name(), c.app.Policy.Digest()
 	}
 	if t := c.issued; t != nil {

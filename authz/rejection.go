@@ -71,15 +71,27 @@ func (c *Call) malformed(err error) *rejection {
 	return denied(400, pe.Code, pe.Text, "")
 }
 
-// unknownName is the one answer for a name that does not exist and for one that this caller may not know of.
-func unknownName(name, reason string) *rejection {
-	return denied(200, mcpparse.CodeInvalidParams, "Unknown tool: "+name, reason)
+// nouns name what a call is aimed at.
+var nouns = map[mcpparse.Target]string{mcpparse.Tool: "tool", mcpparse.Prompt: "prompt", mcpparse.Resource: "resource"}
+
+// unknown is the one answer for a name that does not exist and for one that this caller may not know of.
+func (c *Call) unknown(reason string) *rejection {
+	rej := denied(200, mcpparse.CodeInvalidParams, "Unknown "+nouns[c.msg.Target]+": "+c.msg.Name, reason)
+	if c.msg.Target == mcpparse.Resource {
+		rej.public, rej.data = "Resource not found", map[string]string{"uri": c.msg.Name}
+		if c.era == mcpparse.EraLegacy {
+			rej.code = mcpparse.CodeResourceNotFound
+		}
+	}
+	return rej
 }
 
-// upstreamFailed is the answer in place of an upstream's that must not reach the agent.
-func (c *Call) upstreamFailed(public string) *Reply {
-	reply := failed(502, public, "").reply(c)
-	return &reply
+// refused tells a caller that it may not do what it may know of: a tool's result, which the model reads, or an error.
+func (c *Call) refused(public, reason string) *rejection {
+	if c.msg.Target == mcpparse.Tool && c.msg.Method == "tools/call" {
+		return denied(200, 0, public, reason)
+	}
+	return denied(200, mcpparse.CodeDenied, public, reason)
 }
 
 // retryAfter says when to come back, in whole seconds rounded up (RFC 9110 §10.2.3).

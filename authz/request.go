@@ -65,6 +65,9 @@ type Verdict struct {
 	RPCID []byte // the message's JSON-RPC id as it was written; nil when there is none
 	Reply *Reply
 
+	// Origin of the page that may read the upstream's answer; "" when no page asked.
+	Origin string
+
 	Route  string      // value of the private route header: HubRoute or an App's Route
 	Remove []string    // request headers to remove, before Set
 	Set    [][2]string // request headers to overwrite

@@ -67,6 +67,8 @@ func extProc(g Gateway) *extprocv3.ExternalProcessor {
 			mode(extprocv3.ProcessingMode_BUFFERED, extprocv3.ProcessingMode_SKIP, extprocv3.ProcessingMode_NONE),
 			mode(extprocv3.ProcessingMode_NONE, extprocv3.ProcessingMode_SKIP, extprocv3.ProcessingMode_NONE),
 			mode(extprocv3.ProcessingMode_NONE, extprocv3.ProcessingMode_SEND, extprocv3.ProcessingMode_NONE),
+			// The event streams of the legacy era, in which names have to be rewritten.
+			mode(extprocv3.ProcessingMode_BUFFERED, extprocv3.ProcessingMode_SEND, extprocv3.ProcessingMode_STREAMED),
 		},
 		RequestAttributes: []string{"source.address", "request.id"},
 		MetadataOptions: &extprocv3.MetadataOptions{
@@ -78,6 +80,8 @@ func extProc(g Gateway) *extprocv3.ExternalProcessor {
 		// breaks the rules fails the request instead of being dropped.
 		MutationRules: &mutationv3.HeaderMutationRules{
 			DisallowIsError: wrapperspb.Bool(true),
+			// x-envoy-upstream-rq-timeout-ms bounds a call by its own limit and by its token's life.
+			AllowEnvoy: wrapperspb.Bool(true),
 			DisallowExpression: &matcherv3.RegexMatcher{
 				Regex: "^(transfer-encoding|connection|upgrade)$",
 			},

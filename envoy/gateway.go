@@ -43,6 +43,9 @@ const (
 	RouteHeader = "x-sallyport-route"
 	// SourceHeader carries the agent's address to the hub. The service sets it.
 	SourceHeader = "x-sallyport-source"
+	// TicketHeader and SessionHeader carry what the service tells its hub.
+	TicketHeader  = "x-sallyport-ticket"
+	SessionHeader = "x-sallyport-session"
 	// InternalPrefix begins every header that no client may send.
 	InternalPrefix = "x-sallyport-"
 	// HubRoute is the value of RouteHeader for the hub.
@@ -56,6 +59,9 @@ const (
 	// IDKey holds the raw JSON token of the request's id, checked, quotes
 	// included. Envoy's own error replies quote it.
 	IDKey = "rpc_id"
+	// OriginKey holds the origin of the page in a browser that may read the
+	// answer; absent when no page asked.
+	OriginKey = "origin"
 	// ImmediateKey is true in every message that carries an ImmediateResponse:
 	// its body is then left as it is.
 	ImmediateKey = "imm"
@@ -69,6 +75,10 @@ const (
 // AppRoute returns the value of [RouteHeader] for an app, which is also the
 // name of its cluster.
 func AppRoute(name string) string { return "app/" + name }
+
+// EndpointRoute returns the value of [RouteHeader] under which the hub posts
+// to an app with EndpointEvents.
+func EndpointRoute(name string) string { return "endpoint/" + name }
 
 // Gateway describes one gateway. The zero value of a field means the default
 // that its comment gives; a field without one is required.
@@ -142,6 +152,10 @@ type App struct {
 	// URL is the MCP endpoint: absolute http or https, without user, query or
 	// fragment. The agent's path and query never reach the upstream's.
 	URL string
+	// EndpointEvents says that URL is the event stream of the 2024-11-05
+	// transport, whose server names the address to post to: the hub, and it
+	// alone, may then choose the path. See [EndpointRoute].
+	EndpointEvents bool
 	// TLS adjusts the connection of an https URL. Nil uses the defaults.
 	TLS *UpstreamTLS
 	// DialTimeout bounds connecting, the TLS handshake included. Default 5s.

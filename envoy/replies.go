@@ -80,8 +80,8 @@ func (c replyClass) mapper(id string, filter *accesslogv3.AccessLogFilter) *hcmv
 // refusedAnswers turns an upstream's answer that must not reach the agent into
 // a 502, whose body localReplies writes: a challenge (401, 403, 407) is about
 // the gateway's token and not the agent's, a redirect would lead the agent
-// past the gateway, and a type other than MCP's two is not an answer to a
-// message. An answer without a body (202, 204) may come without a type.
+// past the gateway, a type other than MCP's two is not an answer to a message,
+// and nobody asked for compression, which would hide the answer. An answer without a body (202, 204) may come without a type.
 func refusedAnswers() *customv3.CustomResponse {
 	var (
 		status      = &matcherv3.HttpResponseStatusCodeMatchInput{}
@@ -91,11 +91,13 @@ func refusedAnswers() *customv3.CustomResponse {
 		mcpType     = matches(contentType, `(?i)\s*(application/json|text/event-stream)\s*(;.*)?`)
 		typed       = matches(contentType, "(?s).*")
 		bodyless    = matches(status, "202|204")
+		compressed  = matches(&matcherv3.HttpResponseHeaderMatchInput{HeaderName: "content-encoding"}, "(?i).*[^ ].*")
+		identity    = matches(&matcherv3.HttpResponseHeaderMatchInput{HeaderName: "content-encoding"}, "(?i) *identity *")
 	)
 	return &customv3.CustomResponse{CustomResponseMatcher: &xdsmatcherv3.Matcher{
 		MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
 			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
-				Predicate: both(not(local), either(refusal, both(not(mcpType), either(typed, not(bodyless))))),
+				Predicate: both(not(local), either(refusal, both(compressed, not(identity)), both(not(mcpType), either(typed, not(bodyless))))),
 				OnMatch: &xdsmatcherv3.Matcher_OnMatch{OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{
 					Action: matchExtension("refused", &localv3.LocalResponsePolicy{
 						StatusCode: wrapperspb.UInt32(502),

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -10,13 +11,22 @@ import (
 var (
 	// internalHeaders are for Envoy and the hub: no upstream sees them. The
 	// last one is Envoy's own addition to an outside request.
-	internalHeaders = []string{RouteHeader, SourceHeader, "x-envoy-external-address"}
+	internalHeaders = []string{RouteHeader, SourceHeader, TicketHeader, SessionHeader, "x-envoy-external-address"}
 
 	// withheldHeaders stay between the gateway and an upstream: its sessions,
-	// cookies, challenges, redirections, and what names its software.
+	// cookies, challenges, redirections, what names its software, and what a
+	// browser or a proxy would take for the gateway's own word.
 	withheldHeaders = []string{
 		"mcp-session-id", "set-cookie", "www-authenticate", "proxy-authenticate", "location", "refresh",
 		"alt-svc", "server", "x-powered-by", "x-envoy-upstream-service-time",
+		"access-control-allow-origin", "access-control-allow-credentials", "access-control-expose-headers",
+		"access-control-allow-methods", "access-control-allow-headers", "clear-site-data", "content-security-policy", "link",
+		"access-control-max-age", "access-control-allow-private-network", "content-security-policy-report-only",
+		"set-cookie2", "authentication-info", "proxy-authentication-info", "strict-transport-security", "public-key-pins",
+		"nel", "report-to", "reporting-endpoints", "service-worker-allowed", "sourcemap", "x-sourcemap",
+		"speculation-rules", "origin-trial", "timing-allow-origin",
+		"x-accel-redirect", "x-sendfile", // orders to a proxy in front
+		RouteHeader, SourceHeader, TicketHeader, SessionHeader, "x-envoy-decorator-operation",
 	}
 )
 
@@ -28,6 +38,7 @@ func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 		for _, a := range g.Apps {
 			r := appRoute(a, path, g)
 			r.ResponseHeadersToRemove = withheldHeaders
+			r.ResponseHeadersToAdd = readable()
 			r.TypedPerFilterConfig = map[string]*anypb.Any{customResponseName: typed(refusedAnswers())}
 			routes = append(routes, r)
 		}
@@ -51,8 +62,21 @@ func egressRoutes(g Gateway) *routev3.RouteConfiguration {
 	var routes []*routev3.Route
 	for _, a := range g.Apps {
 		routes = append(routes, appRoute(a, "/", g))
+		if a.EndpointEvents {
+			routes = append(routes, endpointRoute(a, g))
+		}
 	}
 	return routeTable("egress", routes)
+}
+
+// endpointRoute keeps the path that the hub chose.
+func endpointRoute(a App, g Gateway) *routev3.Route {
+	r := appRoute(a, "/", g)
+	r.Name = EndpointRoute(a.Name)
+	r.Match = match("/", EndpointRoute(a.Name))
+	r.Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
+	r.GetRoute().PrefixRewrite = ""
+	return r
 }
 
 func appRoute(a App, path string, g Gateway) *routev3.Route {
@@ -75,7 +99,17 @@ func hubRoute(path string, g Gateway) *routev3.Route {
 		Match:                  match(path, HubRoute),
 		Action:                 &routev3.Route_Route{Route: longStream(HubRoute, g)},
 		RequestHeadersToRemove: []string{RouteHeader},
+		ResponseHeadersToAdd: append(readable(),
+			overwrite("access-control-expose-headers", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After")),
 	}
+}
+
+// readable lets the page in a browser that asked read the answer (Fetch, "CORS
+// protocol"): the one whose origin the service allowed, and no other, whatever
+// the upstream says. Where no page asked the values are empty and not added.
+func readable() []*corev3.HeaderValueOption {
+	origin := "%DYNAMIC_METADATA(" + MetadataNamespace + ":" + OriginKey + ")%"
+	return []*corev3.HeaderValueOption{overwrite("access-control-allow-origin", origin)}
 }
 
 // match wants the exact path and the service's word for it.

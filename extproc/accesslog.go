@@ -10,6 +10,7 @@ import (
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 
+	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
 )
 
@@ -57,7 +58,7 @@ func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 	return audit.Completion{
 		Time:     start.Add(took),
 		ID:       facts[metadataID].GetStringValue(),
-		Outcome:  outcome(e, facts[metadataReply].GetBoolValue(), facts[metadataDecided].GetBoolValue()),
+		Outcome:  outcome(e, facts[metadataReply].GetBoolValue() && !facts[metadataAgain].GetBoolValue(), facts[metadataDecided].GetBoolValue()),
 		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
 		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
 		BytesOut: e.GetResponse().GetResponseBodyBytes(),
@@ -81,11 +82,19 @@ func outcome(e *datav3.HTTPAccessLogEntry, ours, decided bool) audit.CompletionO
 	case flags.GetUpstreamConnectionFailure(), flags.GetNoHealthyUpstream(), flags.GetUpstreamRequestTimeout(),
 		flags.GetUpstreamConnectionTermination(), flags.GetUpstreamRemoteReset(), flags.GetUpstreamOverflow(), flags.GetStreamIdleTimeout():
 		return audit.Unreachable
+	case flags.GetUpstreamProtocolError(): // it is no HTTP, or ends before it is whole
+		return audit.UpstreamError
 	case strings.HasPrefix(details, "ext_proc"):
 		return audit.GatewayError
 	case details != "via_upstream" && code >= 500:
 		return audit.GatewayError
 	case details != "via_upstream" && code >= 400:
+		return audit.Refused
+	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code == 502: // the hub carried it to an upstream that failed
+		return audit.UpstreamError
+	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code >= 500:
+		return audit.GatewayError
+	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code >= 400: // the hub is ours
 		return audit.Refused
 	case code >= 400:
 		return audit.UpstreamError

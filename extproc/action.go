@@ -22,6 +22,8 @@ const (
 	metadataDecided = "decided" // present only when the verdict forwards: what RBAC demands
 	metadataRPCID   = "rpc_id"  // the message's JSON-RPC id as written
 	metadataReply   = "imm"     // the reply is ours, not Envoy's
+	metadataOrigin  = "origin"  // of the page that may read the answer
+	metadataAgain   = "again"   // … and holds what the upstream answered when it was asked again
 )
 
 var errPseudo = errors.New("request has a repeated or missing pseudo-header")
@@ -37,7 +39,9 @@ func decode(m *extprocv3.ProcessingRequest) (any, error) {
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
 		h, pseudo, err := decodeHeaders(req.ResponseHeaders.GetHeaders())
 		status, _ := strconv.Atoi(pseudo[":status"])
-		return responseEvent{status: status, header: h}, err
+		return responseEvent{status: status, header: h, end: req.ResponseHeaders.GetEndOfStream()}, err
+	case *extprocv3.ProcessingRequest_ResponseBody:
+		return chunkEvent{chunk: req.ResponseBody.GetBody(), end: req.ResponseBody.GetEndOfStream()}, nil
 	}
 	return unknownEvent{}, nil
 }
@@ -117,7 +121,12 @@ func sourceIP(h authz.Header, m *extprocv3.ProcessingRequest) string {
 func encode(a action) *extprocv3.ProcessingResponse {
 	switch {
 	case a.reply != nil:
-		return immediate(a.reply, metadata{metadataReply: true})
+		return immediate(a.reply, metadata{metadataReply: true, metadataAgain: a.again})
+	case a.relay:
+		return streamed()
+	case a.chunk != nil:
+		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseBody{
+			ResponseBody: &extprocv3.BodyResponse{Response: &extprocv3.CommonResponse{BodyMutation: bodyOf(a.chunk)}}}}
 	case a.pass:
 		return &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_ResponseHeaders{
 			ResponseHeaders: &extprocv3.HeadersResponse{Response: &extprocv3.CommonResponse{}}}}
@@ -136,6 +145,9 @@ func encode(a action) *extprocv3.ProcessingResponse {
 		return immediate(v.Reply, facts)
 	}
 	facts[metadataDecided] = true
+	if v.Origin != "" {
+		facts[metadataOrigin] = v.Origin
+	}
 	var out *extprocv3.ProcessingResponse
 	if a.answers == wantHeaders {
 		out = requestHeaders(forward(v))
@@ -160,9 +172,30 @@ func forward(v *authz.Verdict) *extprocv3.CommonResponse {
 		ClearRouteCache: true,
 	}
 	if v.Body != nil {
-		c.BodyMutation = &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: v.Body}}
+		c.BodyMutation = bodyOf(v.Body)
 	}
 	return c
+}
+
+func bodyOf(b []byte) *extprocv3.BodyMutation {
+	return &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_Body{Body: b}}
+}
+
+// streamed lets the response's headers go on and asks for its body, chunk by chunk. Its length is no longer known. Envoy
+// compares the override with the allowed ones field by field.
+func streamed() *extprocv3.ProcessingResponse {
+	return &extprocv3.ProcessingResponse{
+		Response: &extprocv3.ProcessingResponse_ResponseHeaders{ResponseHeaders: &extprocv3.HeadersResponse{
+			Response: &extprocv3.CommonResponse{HeaderMutation: &extprocv3.HeaderMutation{RemoveHeaders: []string{"content-length"}}}}},
+		ModeOverride: &extprocfilterv3.ProcessingMode{
+			RequestHeaderMode:   extprocfilterv3.ProcessingMode_SEND,
+			RequestBodyMode:     extprocfilterv3.ProcessingMode_BUFFERED,
+			RequestTrailerMode:  extprocfilterv3.ProcessingMode_SKIP,
+			ResponseHeaderMode:  extprocfilterv3.ProcessingMode_SEND,
+			ResponseBodyMode:    extprocfilterv3.ProcessingMode_STREAMED,
+			ResponseTrailerMode: extprocfilterv3.ProcessingMode_SKIP,
+		},
+	}
 }
 
 func immediate(r *authz.Reply, facts metadata) *extprocv3.ProcessingResponse {

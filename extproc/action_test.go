@@ -7,6 +7,8 @@ import (
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -121,6 +123,8 @@ func TestOutcome(t *testing.T) {
 		"agent left":                {&datav3.ResponseFlags{DownstreamConnectionTermination: true}, "downstream_remote_disconnect", 0, false, true, audit.Aborted},
 		"upstream is down":          {&datav3.ResponseFlags{UpstreamConnectionFailure: true}, "upstream_reset_before_response_started{connection_failure}", 503, false, true, audit.Unreachable},
 		"upstream fell silent":      {&datav3.ResponseFlags{StreamIdleTimeout: true}, "stream_idle_timeout", 408, false, true, audit.Unreachable},
+		"upstream speaks no HTTP":   {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_before_response_started{protocol_error}", 502, false, true, audit.UpstreamError},
+		"… and in the middle":       {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_after_response_started{protocol_error}", 200, false, true, audit.UpstreamError},
 		"we were too slow":          {&datav3.ResponseFlags{}, "ext_proc_error_per-message_timeout_exceeded", 504, false, false, audit.GatewayError},
 		"nothing routed":            {&datav3.ResponseFlags{}, "direct_response", 503, false, false, audit.GatewayError},
 		"body too large for Envoy":  {&datav3.ResponseFlags{}, "request_payload_too_large", 413, false, false, audit.Refused},
@@ -130,5 +134,69 @@ func TestOutcome(t *testing.T) {
 		if got := outcome(e, c.ours, c.decided); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
+	}
+}
+
+// A lost session's call that was answered when it was sent again is the upstream's answer, though we say it.
+func TestSentAgain(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		again  bool
+		status uint32
+		want   audit.CompletionOutcome
+	}{
+		{"answered", true, 200, audit.OK},
+		{"answered with an error", true, 400, audit.UpstreamError},
+		{"replaced", false, 502, audit.UpstreamError},
+	} {
+		out := encode(action{reply: &authz.Reply{Status: int(c.status)}, again: c.again, answers: wantResponse, last: true})
+		facts := out.GetDynamicMetadata().GetFields()[Namespace].GetStructValue()
+		facts.Fields[metadataDecided] = structpb.NewBoolValue(true) // Envoy keeps what the verdict said
+		facts.Fields[metadataID] = structpb.NewStringValue("i")
+		done := completion(&datav3.HTTPAccessLogEntry{
+			CommonProperties: &datav3.AccessLogCommon{ResponseFlags: &datav3.ResponseFlags{},
+				Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{Namespace: facts}}},
+			Response: &datav3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(c.status), ResponseCodeDetails: "via_upstream"},
+		})
+		if done.Outcome != c.want || done.ID != "i" || out.GetImmediateResponse().GetStatus().GetCode() != typev3.StatusCode(c.status) {
+			t.Errorf("%s: %+v", c.name, done)
+		}
+	}
+}
+
+// The bodies of rewritten responses have no length that is known, and come chunk by chunk.
+func TestEncodeRewriting(t *testing.T) {
+	out := encode(action{relay: true, answers: wantResponse})
+	headers := out.GetResponseHeaders().GetResponse()
+	if diff := cmp.Diff([]string{"content-length"}, headers.GetHeaderMutation().GetRemoveHeaders()); diff != "" {
+		t.Error(diff)
+	}
+	if m := out.GetModeOverride(); m.GetResponseBodyMode() != extprocfilterv3.ProcessingMode_STREAMED || m.GetRequestBodyMode() != extprocfilterv3.ProcessingMode_BUFFERED {
+		t.Errorf("%v", m)
+	}
+	for _, chunk := range [][]byte{{}, []byte("x")} { // nothing is said in place of a chunk, too
+		body := encode(action{chunk: chunk, answers: wantChunk}).GetResponseBody().GetResponse().GetBodyMutation()
+		if _, ok := body.GetMutation().(*extprocv3.BodyMutation_Body); !ok || string(body.GetBody()) != string(chunk) {
+			t.Errorf("%q: %v", chunk, body)
+		}
+	}
+}
+
+func TestDecodeResponses(t *testing.T) {
+	m := &corev3.HeaderMap{Headers: []*corev3.HeaderValue{{Key: ":status", RawValue: []byte("404")}, {Key: "content-type", RawValue: []byte("text/event-stream")}}}
+	ev, err := decode(&extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseHeaders{
+		ResponseHeaders: &extprocv3.HttpHeaders{Headers: m, EndOfStream: true}}})
+	if diff := cmp.Diff(responseEvent{404, authz.Header{"content-type": {"text/event-stream"}}, true}, ev, cmp.AllowUnexported(responseEvent{})); err != nil || diff != "" {
+		t.Errorf("%v %s", err, diff)
+	}
+	for _, end := range []bool{true, false} {
+		ev, err := decode(&extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseBody{
+			ResponseBody: &extprocv3.HttpBody{Body: []byte("x"), EndOfStream: end}}})
+		if diff := cmp.Diff(chunkEvent{[]byte("x"), end}, ev, cmp.AllowUnexported(chunkEvent{})); err != nil || diff != "" {
+			t.Errorf("%v %s", err, diff)
+		}
+	}
+	if ev, err := decode(&extprocv3.ProcessingRequest{Request: &extprocv3.ProcessingRequest_ResponseTrailers{}}); ev != (unknownEvent{}) || err != nil {
+		t.Errorf("trailers: %v, %v", ev, err)
 	}
 }

@@ -14,6 +14,7 @@ const (
 	wantHeaders  phase = iota // the request's headers, always the first message
 	wantBody                  // the whole body, or a response that Envoy made itself (413)
 	wantResponse              // the response's headers, asked for by Verdict.Watch
+	wantChunk                 // a chunk of the response's body, asked for by Answer
 	done                      // the last answer has been given
 )
 
@@ -27,6 +28,11 @@ type (
 	responseEvent struct {
 		status int
 		header authz.Header
+		end    bool // there is no body
+	}
+	chunkEvent struct {
+		chunk []byte
+		end   bool
 	}
 	unknownEvent struct{} // trailers, or a message that Envoy learnt after us
 )
@@ -46,7 +52,10 @@ type action struct {
 	proceed bool           // the headers may wait for the body; nothing is decided
 	verdict *authz.Verdict // final word on the request, said in answer to the headers or to the body
 	pass    bool           // the response goes on as it is
+	relay   bool           // the response's headers go on, and its body comes here chunk by chunk
+	chunk   []byte         // what the agent gets of the response's body in place of a chunk
 	reply   *authz.Reply   // the response is replaced
+	again   bool           // … by the upstream's own answer to the same call
 
 	answers phase  // which message this answers: the phase in which it came
 	callID  string // for the access log, before the verdict carries it
@@ -67,9 +76,15 @@ type gate interface {
 // machine is the life of one stream: one event in, one action out, in one legal order. After an error it answers
 // nothing more, and the stream must end with that error.
 type machine struct {
-	gate  gate
-	phase phase
-	call  *authz.Call
+	gate   gate
+	phase  phase
+	call   *authz.Call
+	answer rewriter // of the response's body
+}
+
+// rewriter turns the chunks of a response's body into what the agent gets. After an error the stream is cut.
+type rewriter interface {
+	rewrite(chunk []byte, end bool) ([]byte, error)
 }
 
 // step answers one event.
@@ -107,7 +122,11 @@ func (m *machine) next(ctx context.Context, ev any) (action, error) {
 			}
 			return action{pass: true, answers: wantResponse, last: true}, nil
 		case wantResponse:
-			return m.response(ev), nil
+			return m.response(ctx, ev), nil
+		}
+	case chunkEvent:
+		if m.phase == wantChunk {
+			return m.chunk(ev)
 		}
 	}
 	return action{}, errOrder
@@ -140,14 +159,22 @@ func (m *machine) body(ctx context.Context, ev bodyEvent) action {
 	return a
 }
 
-func (m *machine) response(ev responseEvent) action {
-	a := action{answers: wantResponse, last: true}
-	if reply := m.call.Response(ev.status, ev.header); reply != nil {
-		a.reply = reply
-	} else {
-		a.pass = true
+func (m *machine) response(ctx context.Context, ev responseEvent) action {
+	switch answer := m.call.Response(ctx, ev.status, ev.header, ev.end); {
+	case answer.Reply != nil:
+		return action{answers: wantResponse, last: true, reply: answer.Reply, again: answer.Again}
+	case answer.Relay != nil:
+		m.answer, m.phase = newRelay(m.call, answer.Relay), wantChunk
+	case answer.Private:
+		m.answer, m.phase = newPrivate(answer.Events), wantChunk
+	default:
+		return action{answers: wantResponse, last: true, pass: true}
 	}
-	return a
+	return action{answers: wantResponse, relay: true}
+}
+func (m *machine) chunk(ev chunkEvent) (action, error) {
+	out, err := m.answer.rewrite(ev.chunk, ev.end)
+	return action{answers: wantChunk, chunk: out, last: ev.end}, err
 }
 
 // abort ends a stream that will get no verdict any more, and lets the audit know.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,14 +17,26 @@ import (
 )
 
 // upstreams is an upstream side that is always there, with sessions.
-type upstreams struct{ forgotten int }
+type upstreams struct {
+	modern bool
+	resent int
+}
 
-func (*upstreams) Leg(context.Context, *authz.App, string, mcpparse.Era) (authz.Leg, error) {
+func (u *upstreams) Leg(context.Context, *authz.App, authz.Peer) (authz.Leg, error) {
+	if u.modern {
+		return authz.Leg{Era: mcpparse.EraModern, Version: "2026-07-28"}, nil
+	}
 	return authz.Leg{Era: mcpparse.EraLegacy, Version: "2025-11-25", SessionID: "up-1"}, nil
 }
-func (u *upstreams) Forget(*authz.App, string)   { u.forgotten++ }
-func (*upstreams) Lists(*authz.App, string) bool { return true }
-func (*upstreams) Touch(session.Session) bool    { return true }
+
+func (u *upstreams) Resend(_ context.Context, _ *authz.App, _ authz.Peer, _ authz.Leg, call authz.Resent) (*authz.Reply, error) {
+	u.resent++
+	return &authz.Reply{Status: 200, Body: mcpparse.ResultBody(call.ID, []byte("{}"))}, nil
+}
+func (*upstreams) Lists(*authz.App, mcpparse.Target, string) bool       { return true }
+func (*upstreams) Serves(string, mcpparse.Era) bool                     { return true }
+func (*upstreams) Resource(string) string                               { return "a" }
+func (*upstreams) Touch(context.Context, session.Session) (bool, error) { return true, nil }
 
 // records counts decisions by outcome, and can be made to fail.
 type records struct {
@@ -41,12 +54,28 @@ func (r *records) Decision(d audit.Decision) error {
 
 func newTestGate(t testing.TB) (*authz.Gate, *records, *upstreams) {
 	t.Helper()
-	p, err := policy.Compile("p", "p.rego", []byte("package orchestrator\nresult[\"allowed\"] := true if input.request.mcp.tool.params.name == \"ok\"\n"))
+	return newGateFor(t, &upstreams{})
+}
+
+// newModernGate is a gate before an upstream without sessions, whose resources may be read.
+func newModernGate(t testing.TB) (*authz.Gate, *records, *upstreams) {
+	t.Helper()
+	return newGateFor(t, &upstreams{modern: true})
+}
+
+func newGateFor(t testing.TB, up *upstreams) (*authz.Gate, *records, *upstreams) {
+	t.Helper()
+	p, err := policy.Compile("p", "p.rego", []byte("package orchestrator\nresult[\"allowed\"] := true if input.request.mcp.tool.params.name == \"ok\"\n"+
+		"result[\"allowed\"] := true if input.request.mcp.resource.params.uri == \"a:b\"\n"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	rec, up := &records{outcomes: map[audit.Outcome]int{}}, &upstreams{}
-	g, err := authz.New(authz.Config{Upstreams: up, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
+	sealer, err := session.NewSealer([]byte("0123456789abcdef0123456789abcdef"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec := &records{outcomes: map[audit.Outcome]int{}}
+	g, err := authz.New(authz.Config{Upstreams: up, Sessions: sealer, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
 		Log: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:1", MaxRequestBytes: 1 << 20,
 		Apps:  []*authz.App{{Name: "a", Prefix: "a_", Route: "app/a", Policy: p}},
 		Paths: authz.Paths{MCP: "/mcp", Metadata: "/.well-known/oauth-protected-resource", Health: "/status"}})
@@ -68,6 +97,10 @@ func call(tool string) bodyEvent {
 	return bodyEvent{body: []byte(`{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"` + tool + `"}}`)}
 }
 
+func answered(status int, contentType string) responseEvent {
+	return responseEvent{status: status, header: authz.Header{"content-type": {contentType}}}
+}
+
 func TestMachine(t *testing.T) {
 	get := post(nil)
 	get.request.Method, get.request.EndOfStream = "GET", true
@@ -81,18 +114,25 @@ func TestMachine(t *testing.T) {
 		record audit.Outcome
 	}{
 		{"allowed call", []any{post(nil), call("a_ok")}, "forward", false, audit.Allowed},
-		{"allowed call, good answer", []any{post(nil), call("a_ok"), responseEvent{200, authz.Header{"content-type": {"text/event-stream"}}}}, "pass", true, audit.Allowed},
-		{"allowed call, lost session", []any{post(nil), call("a_ok"), responseEvent{404, nil}}, "replace", true, audit.Allowed},
-		{"allowed call, upstream 401", []any{post(nil), call("a_ok"), responseEvent{401, nil}}, "replace", true, audit.Allowed},
+		{"allowed call, good answer", []any{post(nil), call("a_ok"), answered(200, "application/json")}, "pass", true, audit.Allowed},
+		{"allowed call, streamed answer", []any{post(nil), call("a_ok"), answered(200, "text/event-stream")}, "relay", false, audit.Allowed},
+		{"… and a part of it", []any{post(nil), call("a_ok"), answered(200, "text/event-stream"), chunkEvent{chunk: []byte(": a\n\n")}}, "chunk", false, audit.Allowed},
+		{"… and its end", []any{post(nil), call("a_ok"), answered(200, "text/event-stream"), chunkEvent{end: true}}, "chunk", true, audit.Allowed},
+		{"… and more after the end", []any{post(nil), call("a_ok"), answered(200, "text/event-stream"), chunkEvent{end: true}, chunkEvent{}}, "error", false, audit.Allowed},
+		{"allowed call, a chunk of what is not read", []any{post(nil), call("a_ok"), answered(200, "application/json"), chunkEvent{}}, "error", false, audit.Allowed},
+		{"a chunk before the headers", []any{post(nil), call("a_ok"), chunkEvent{}}, "error", false, audit.Allowed},
+		{"allowed call, empty answer", []any{post(nil), call("a_ok"), responseEvent{200, authz.Header{"content-type": {"application/json"}}, true}}, "replace", true, audit.Allowed},
+		{"allowed call, lost session", []any{post(nil), call("a_ok"), answered(404, "")}, "replace", true, audit.Allowed},
+		{"allowed call, upstream 401", []any{post(nil), call("a_ok"), answered(401, "")}, "replace", true, audit.Allowed},
 		{"denied call", []any{post(nil), call("a_no")}, "reply", true, audit.Denied},
 		{"GET", []any{get}, "reply", true, audit.Denied},
 		{"wrong content type", []any{post(authz.Header{"content-type": {"text/plain"}})}, "reply", true, audit.Denied},
 		{"body before headers", []any{call("a_ok")}, "error", false, ""},
 		{"headers twice", []any{post(nil), post(nil)}, "error", false, audit.Error},
 		{"body twice", []any{post(nil), call("a_ok"), call("a_ok")}, "error", false, audit.Allowed},
-		{"Envoy's own refusal of an upgrade", []any{responseEvent{403, nil}}, "pass", true, ""},
-		{"Envoy's own 413", []any{post(nil), responseEvent{413, nil}}, "pass", true, audit.Denied},
-		{"Envoy's own timeout", []any{post(nil), responseEvent{408, nil}}, "pass", true, audit.Error},
+		{"Envoy's own refusal of an upgrade", []any{answered(403, "")}, "pass", true, ""},
+		{"Envoy's own 413", []any{post(nil), answered(413, "")}, "pass", true, audit.Denied},
+		{"Envoy's own timeout", []any{post(nil), answered(408, "")}, "pass", true, audit.Error},
 		{"unknown message", []any{post(nil), unknownEvent{}}, "error", false, audit.Error},
 		{"unsafe filter", []any{unsafeMode}, "reply", true, ""},
 		{"ignored verdicts", []any{ignoredMode}, "error", false, ""},
@@ -112,6 +152,22 @@ func TestMachine(t *testing.T) {
 				t.Errorf("records %v, want one %q", rec.outcomes, c.record)
 			}
 		})
+	}
+}
+
+// A call whose session the upstream lost is answered by what came when it was sent again.
+func TestLostSession(t *testing.T) {
+	g, _, up := newTestGate(t)
+	m := &machine{gate: g}
+	var last action
+	for _, ev := range []any{post(nil), call("a_ok"), answered(404, "")} {
+		var err error
+		if last, err = m.step(t.Context(), ev); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if up.resent != 1 || !last.again || last.reply.Status != 200 {
+		t.Errorf("sent again %d times: %+v", up.resent, last)
 	}
 }
 
@@ -142,6 +198,10 @@ func kind(a action, err error) string {
 		return "error"
 	case a.reply != nil:
 		return "replace"
+	case a.relay:
+		return "relay"
+	case a.chunk != nil:
+		return "chunk"
 	case a.pass:
 		return "pass"
 	case a.proceed:
@@ -155,15 +215,15 @@ func kind(a action, err error) string {
 // FuzzMachine plays any order of messages. Whatever Envoy or somebody in its place says: a stream never ends well
 // with an answer outstanding, nothing is forwarded before the whole body was judged, and nothing without a record.
 func FuzzMachine(f *testing.F) {
-	for _, seed := range []string{"\x00\x02", "\x00\x02\x04", "\x00\x03", "\x01", "\x00\x04", "\x00\x05", "\x06\x00\x02", "\x07", "\x00\x00"} {
+	for _, seed := range []string{"\x00\x02", "\x00\x02\x04", "\x00\x02\x0a\x0b\x0c", "\x00\x02\x0a\x0c", "\x00\x03", "\x01", "\x00\x04", "\x00\x05", "\x06\x00\x02", "\x07", "\x00\x00"} {
 		f.Add([]byte(seed))
 	}
 	get := post(nil)
 	get.request.Method, get.request.EndOfStream = "DELETE", true
 	unsafeMode, ignoredMode := post(nil), post(nil)
 	unsafeMode.mode, ignoredMode.mode = modeUnsafe, modeIgnored
-	alphabet := []any{post(nil), get, call("a_ok"), call("a_no"), responseEvent{200, authz.Header{"content-type": {"application/json"}}},
-		responseEvent{503, nil}, unsafeMode, ignoredMode, unknownEvent{}, bodyEvent{}}
+	alphabet := []any{post(nil), get, call("a_ok"), call("a_no"), answered(200, "application/json"),
+		answered(503, ""), unsafeMode, ignoredMode, unknownEvent{}, bodyEvent{}, answered(200, "text/event-stream"), chunkEvent{chunk: []byte("data: {}\n\n")}, chunkEvent{end: true}}
 	f.Fuzz(func(t *testing.T, order []byte) {
 		if len(order) > 8 {
 			order = order[:8]
@@ -175,7 +235,7 @@ func FuzzMachine(f *testing.F) {
 			ev := alphabet[int(b)%len(alphabet)]
 			a, err := m.step(t.Context(), ev)
 			if err != nil {
-				if a != (action{}) {
+				if !reflect.DeepEqual(a, action{}) {
 					t.Fatal("an answer beside an error")
 				}
 				if _, err := m.step(t.Context(), ev); err == nil {

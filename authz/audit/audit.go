@@ -42,6 +42,8 @@ type Decision struct {
 	Method          string // JSON-RPC method
 	App             string
 	Tool            string // without the app's prefix
+	Prompt          string // likewise
+	Resource        string // URI
 	Subject         string
 	ClientID        string
 	Actors          []string

@@ -54,6 +54,8 @@ func (d *Decision) encode(buf []byte) line {
 	b.text("method", d.Method)
 	b.optional("app", d.App)
 	b.optional("tool", d.Tool)
+	b.optional("prompt", d.Prompt)
+	b.optional("resource", d.Resource)
 	b.optional("subject", d.Subject)
 	b.optional("client_id", d.ClientID)
 	b.list("actors", d.Actors)

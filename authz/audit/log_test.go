@@ -71,6 +71,8 @@ func TestRecords(t *testing.T) {
 		l.Decision(full),
 		l.Decision(Decision{}),
 		l.Decision(Decision{ID: "c3", Outcome: Denied, Method: "ping", Exchanged: &Exchanged{}}),
+		l.Decision(Decision{ID: "c4", Outcome: Allowed, Method: "prompts/get", App: "wiki", Prompt: "greet", Subject: "ann"}),
+		l.Decision(Decision{ID: "c5", Outcome: Allowed, Method: "resources/read", App: "wiki", Resource: "file:///a", Subject: "ann"}),
 		l.Completion(Completion{Time: noon.Add(time.Second), ID: "c1", Outcome: UpstreamError, Status: 502, BytesIn: 1, BytesOut: 2, Duration: 1234567 * time.Nanosecond}),
 		l.Completion(Completion{ID: "c2", Outcome: Aborted}),
 		l.Close(),
@@ -84,8 +86,10 @@ func TestRecords(t *testing.T) {
 		`{"kind":"decision",` + at + `,"id":"c1","outcome":"allowed","method":"tools/call","app":"wiki","tool":"read","subject":"ann","client_id":"agent","actors":["agent","hub"],"issuer":"https://as.example","jti":"j1","arguments_sha256":"44136f","policy":"p","policy_digest":"d","message":"fine","exchanged":{"audience":["https://up.example/"],"scopes":["a","b"],"jti":"j2","expires_in":5},"source_ip":"192.0.2.1","protocol_version":"2025-06-18","session":"s","seq":1,"prev":"` + genesis + `"`,
 		`{"kind":"decision",` + at + `,"id":"","outcome":"","method":"","seq":2`,
 		`{"kind":"decision",` + at + `,"id":"c3","outcome":"denied","method":"ping","exchanged":{"expires_in":0},"seq":3`,
-		`{"kind":"completion","time":"2026-03-01T11:00:01.123456789Z","id":"c1","outcome":"upstream_error","status":502,"bytes_in":1,"bytes_out":2,"duration_ms":1.234,"seq":4`,
-		`{"kind":"completion",` + at + `,"id":"c2","outcome":"aborted","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0,"seq":5`,
+		`{"kind":"decision",` + at + `,"id":"c4","outcome":"allowed","method":"prompts/get","app":"wiki","prompt":"greet","subject":"ann","seq":4`,
+		`{"kind":"decision",` + at + `,"id":"c5","outcome":"allowed","method":"resources/read","app":"wiki","resource":"file:///a","subject":"ann","seq":5`,
+		`{"kind":"completion","time":"2026-03-01T11:00:01.123456789Z","id":"c1","outcome":"upstream_error","status":502,"bytes_in":1,"bytes_out":2,"duration_ms":1.234,"seq":6`,
+		`{"kind":"completion",` + at + `,"id":"c2","outcome":"aborted","status":0,"bytes_in":0,"bytes_out":0,"duration_ms":0,"seq":7`,
 	}
 	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
 	if len(lines) != len(want) {

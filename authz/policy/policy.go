@@ -82,6 +82,17 @@ func (p *Policy) Reads() []string {
 	return paths
 }
 
+// ReadsHTTP reports whether decisions can depend on more than message, app and identity: on the HTTP request that carried
+// the message, or on where it came from.
+func (p *Policy) ReadsHTTP() bool {
+	for _, ref := range p.reads {
+		if overlap(ref, inputHTTP) || overlap(ref, inputSource) {
+			return true
+		}
+	}
+	return false
+}
+
 // Compile reads and checks one module. name is for the audit, file for positions. The error is an Errors when the
 // source is at fault.
 func Compile(name, file string, src []byte) (*Policy, error) {

@@ -11,6 +11,7 @@ import (
 var (
 	inputRoot       = ast.InputRootRef
 	inputMCP        = ast.MustParseRef("input.request.mcp")
+	inputSource     = ast.MustParseRef("input.source")
 	inputHTTP       = ast.MustParseRef("input.request.http")
 	inputHeaders    = ast.MustParseRef("input.request.http.headers")
 	toolArguments   = ast.MustParseRef("input.request.mcp.tool.params.arguments")

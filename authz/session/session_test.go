@@ -43,6 +43,8 @@ func TestRoundTrip(t *testing.T) {
 		sample(),
 		{ID: NewID(), Issued: time.Unix(0, 0).UTC()},
 		{ID: NewID(), Version: strings.Repeat("v", maxVersion), Issued: time.Unix(-1, 0).UTC()},
+		{ID: NewID(), Version: "2025-11-25", Issued: time.Unix(1, 0).UTC(), Capabilities: 1<<16 - 1,
+			ClientName: strings.Repeat("n", maxClient), ClientVer: strings.Repeat("v", maxClient)},
 	} {
 		id := seal(t, sealer(t, key), alice, want)
 		// A second sealer is a restarted process.
@@ -123,7 +125,7 @@ func TestOpenRefusesOtherKey(t *testing.T) {
 // A record that was sealed properly but is too short to be a session must not be sliced.
 func TestOpenRefusesShortRecord(t *testing.T) {
 	s := sealer(t, key)
-	short := base64.RawURLEncoding.EncodeToString(s.aead.Seal(nil, nil, []byte("short"), alice.label()))
+	short := base64.RawURLEncoding.EncodeToString(s.ids.Seal(nil, nil, []byte("short"), alice.label()))
 	if _, err := s.Open(short, alice); err != ErrInvalid {
 		t.Error(err)
 	}
@@ -172,16 +174,25 @@ func TestIDsAreUnique(t *testing.T) {
 
 // sealedOnce was sealed to alice under key. It is written down because the processes of a fuzz run must agree on it,
 // and because an id must still open after an upgrade.
-const sealedOnce = "LaCEtNpxLRQd3ZmakRYt_6AkyhCRQOxoVM1N1nd0ehtNBnUDadne5hxaTj0HmV1_VYITSjqHfdsKA4Vaw04"
+const sealedOnce = "tcGWymuANMMseupgZcp89RidORShWkqXj4-usMXgHnVF43aWjBd01JwEwV7gqkk6pWPP-krYHGNPuQniH2-pF2KyCSKIgavpjoLV"
 
 func TestOpenKeepsOpeningOldIDs(t *testing.T) {
-	want := Session{ID: "000102030405060708090a0b0c0d0e0f", Version: "2025-11-25", Issued: sample().Issued}
+	want := Session{ID: "000102030405060708090a0b0c0d0e0f", Version: "2025-11-25", Issued: sample().Issued,
+		Capabilities: Sampling | ElicitationForm | Roots, ClientName: "agent", ClientVer: "1.0"}
 	got, err := sealer(t, key).Open(sealedOnce, alice)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The first format said nothing of the client, so its ids have ended: they are not read as something that they do not say.
+func TestOpenRefusesTheFirstFormat(t *testing.T) {
+	const id = "LaCEtNpxLRQd3ZmakRYt_6AkyhCRQOxoVM1N1nd0ehtNBnUDadne5hxaTj0HmV1_VYITSjqHfdsKA4Vaw04"
+	if got, err := sealer(t, key).Open(id, alice); err != ErrInvalid {
+		t.Errorf("%+v, %v", got, err)
 	}
 }
 

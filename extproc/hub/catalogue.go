@@ -4,52 +4,88 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/tidwall/gjson"
+	"github.com/yosida95/uritemplate/v3"
 	"golang.org/x/sync/singleflight"
 
+	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
 const (
 	listDeadline  = 5 * time.Second  // for one page, and for a caller who waits for a first list
-	drainDeadline = 10 * time.Second // for all pages
+	drainDeadline = 10 * time.Second // for all pages of all lists
 	maxPages      = 100
-	maxTools      = 5000
+	maxItems      = 5000
 	maxListBytes  = 8 << 20
 
 	defaultListTTL = time.Minute
 	minListTTL     = 5 * time.Second
 	maxListTTL     = 5 * time.Minute
-
-	// catalogueOwner owns the hub's own upstream sessions. No agent's or principal's key looks like it.
-	catalogueOwner = "hub's catalogue"
+	minRefresh     = time.Second // between two readings, however often an upstream says that its lists changed
 )
 
-// catalogue is one good tool list. It is immutable.
+// kind is one of the lists that a server has.
+type kind uint8
+
+const (
+	tools kind = iota
+	prompts
+	resources
+	templates
+	kinds
+)
+
+// lists says, for each kind, how it is asked for and what its items are to policies.
+var lists = [kinds]struct {
+	method, member string
+	target         mcpparse.Target
+	changed        string // the notification that it has changed
+	filter         string // what subscribes to that notification
+}{
+	tools:     {"tools/list", "tools", mcpparse.Tool, "notifications/tools/list_changed", "toolsListChanged"},
+	prompts:   {"prompts/list", "prompts", mcpparse.Prompt, "notifications/prompts/list_changed", "promptsListChanged"},
+	resources: {"resources/list", "resources", mcpparse.Resource, "notifications/resources/list_changed", "resourcesListChanged"},
+	templates: {"resources/templates/list", "resourceTemplates", mcpparse.Resource, "notifications/resources/list_changed", "resourcesListChanged"},
+}
+
+// has reports whether an upstream has lists of kind k.
+func (o offers) has(k kind) bool {
+	return [kinds]bool{tools: o.tools, prompts: o.prompts, resources: o.resources, templates: o.resources}[k]
+}
+
+// catalogue is the good lists of one upstream. It is immutable.
 type catalogue struct {
-	tools   []listedTool
+	lists   [kinds][]item
 	dropped string // names that were no good, for the log
-	hinted  bool   // the upstream said how long the list is good for
+	left    int    // how many
+	hinted  bool   // the upstream said how long its lists are good for
 	expires time.Time
 }
 
-type listedTool struct {
-	name   string // as the upstream knows it
-	listed string // as agents know it
-	raw    []byte // the item as agents see it: the upstream's bytes but for the name
+// item is one entry of a list.
+type item struct {
+	name    string                 // as the upstream knows it: a name, a URI or a URI template
+	listed  string                 // as agents know it
+	raw     []byte                 // as agents see it: the upstream's bytes but for the name
+	matches *regexp.Regexp         // of a template: the URIs that it makes; nil when it cannot be told
+	params  []mcpparse.ParamHeader // of a tool: the arguments that a modern request mirrors in headers
 }
 
-func (c *catalogue) toolsOrNone() []listedTool {
+func (c *catalogue) items(k kind) []item {
 	if c == nil {
 		return nil
 	}
-	return c.tools
+	return c.lists[k]
 }
 
-// remaining is how long an agent may rely on the list.
+// remaining is how long an agent may rely on the lists.
 func (c *catalogue) remaining(now time.Time) time.Duration {
 	if c == nil || !c.hinted {
 		return 0
@@ -57,7 +93,20 @@ func (c *catalogue) remaining(now time.Time) time.Duration {
 	return max(c.expires.Sub(now), 0)
 }
 
-// list returns the last good list, nil when there is none, and whether the upstream failed since.
+// same reports whether two catalogues show agents the same.
+func (c *catalogue) same(other *catalogue) bool {
+	if c == nil || other == nil {
+		return c == other
+	}
+	for k := range kinds {
+		if !slices.EqualFunc(c.lists[k], other.lists[k], func(a, b item) bool { return string(a.raw) == string(b.raw) }) {
+			return false
+		}
+	}
+	return true
+}
+
+// list returns the last good lists, nil when there are none, and whether the upstream failed since.
 func (u *upstream) list() (c *catalogue, down bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -76,61 +125,97 @@ func (u *upstream) due(now time.Time) bool {
 	return !now.Before(u.next)
 }
 
+// stale has u's lists read again, but not within minRefresh of the last reading.
+func (h *Hub) stale(u *upstream) {
+	now := h.cfg.Now()
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.missed = u.reading // what is being read may be older than the news
+	due := now
+	if at := u.read.Add(minRefresh); at.After(due) {
+		due = at
+	}
+	if u.next.After(due) {
+		u.next = due
+		time.AfterFunc(due.Sub(now), h.wake)
+	}
+}
+
 // listed keeps the outcome of an attempt, c being nil for a failure. It returns what was known before.
 func (u *upstream) listed(c *catalogue, now time.Time) (before *catalogue, wasDown bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	before, wasDown = u.catalogue, u.down
-	u.tried, u.down = true, c == nil
+	u.tried, u.down, u.read, u.reading = true, c == nil, now, false
 	if c == nil {
 		u.lists.fail(now)
 		u.next = u.lists.until
 		return before, wasDown
 	}
 	u.catalogue, u.lists, u.next = c, backoff{}, c.expires
+	if u.missed {
+		u.next = now.Add(minRefresh)
+	}
 	return before, wasDown
+}
+
+// begin notes that the lists are being read.
+func (u *upstream) begin() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.reading, u.missed = true, false
 }
 
 func (h *Hub) refreshDue() {
 	for _, a := range h.cfg.Gate().Apps() {
-		h.refresh(h.upstream(a))
+		u := h.upstream(a)
+		h.refresh(u)
+		h.watch(u)
 	}
 }
 
-// refresh starts to read u's list, or joins whoever does, when it is due; otherwise it returns nil.
+// refresh starts to read u's lists, or joins whoever does, when they are due; otherwise it returns nil.
 func (h *Hub) refresh(u *upstream) <-chan singleflight.Result {
 	if !u.due(h.cfg.Now()) {
 		return nil
 	}
 	return start(h, u.key("list"), drainDeadline, func(ctx context.Context) (struct{}, error) {
 		if u.due(h.cfg.Now()) {
-			h.readList(ctx, u)
+			h.readLists(ctx, u)
 		}
 		return struct{}{}, nil
 	})
 }
 
-// readList reads u's list, with no token, and keeps it. A failure keeps the last good list.
-func (h *Hub) readList(ctx context.Context, u *upstream) {
+// readLists reads u's lists, with no token, and keeps them. A failure keeps the last good ones.
+func (h *Hub) readLists(ctx context.Context, u *upstream) {
+	u.begin()
 	c, err := h.fetch(ctx, u)
 	if err != nil {
 		c = nil
 	}
 	before, wasDown := u.listed(c, h.cfg.Now())
+	h.cfg.Metrics.read(u.name, c)
 	log := h.cfg.Log.With("app", u.name)
 	switch {
 	case err != nil && !wasDown:
-		log.Warn("tool list not available", "error", err)
+		log.Warn("lists not available", "error", err)
 	case err == nil && wasDown:
-		log.Info("tool list available again", "tools", len(c.tools))
+		log.Info("lists available again", "tools", len(c.lists[tools]))
 	}
-	if c != nil && c.dropped != "" && (before == nil || before.dropped != c.dropped) {
-		log.Warn("tools dropped from the list: bad, repeated or too long names", "names", c.dropped)
+	if c == nil {
+		return
+	}
+	if c.dropped != "" && (before == nil || before.dropped != c.dropped) {
+		log.Warn("items dropped from the lists: bad, repeated or too long names, or bad x-mcp-header", "names", c.dropped)
+	}
+	if !c.same(before) {
+		h.changes.announce()
 	}
 }
 
-// fetch reads the list in the era that the upstream speaks. When it is refused, the session may be lost or the
-// server replaced: it tries once more from the start.
+// fetch reads the lists in the era that the upstream speaks. When it is refused, the session may be lost or the server
+// replaced: it tries once more from the start.
 func (h *Hub) fetch(ctx context.Context, u *upstream) (*catalogue, error) {
 	c, err := h.fetchOnce(ctx, u)
 	if errors.Is(err, errRefused) {
@@ -140,62 +225,122 @@ func (h *Hub) fetch(ctx context.Context, u *upstream) (*catalogue, error) {
 	return c, err
 }
 
-func (h *Hub) fetchOnce(ctx context.Context, u *upstream) (*catalogue, error) {
+// asker sends a request of the hub's own to one upstream.
+type asker func(ctx context.Context, method string, params []byte) ([]byte, error)
+
+// asker returns how the hub itself asks u, in the era that u speaks.
+func (h *Hub) asker(ctx context.Context, u *upstream) (asker, error) {
 	e, err := h.speaks(ctx, u)
 	if err != nil {
 		return nil, err
 	}
-	l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}
-	if !e.modern {
-		s, err := h.openSession(ctx, u, catalogueOwner)
+	if e.modern {
+		l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}
+		return func(ctx context.Context, method string, params []byte) ([]byte, error) {
+			a, err := h.client.call(ctx, l, method, params)
+			return a.result, err
+		}, nil
+	}
+	s, err := h.ownSession(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, method string, params []byte) ([]byte, error) {
+		return h.ask(ctx, u, hubOwner(u), s, "", method, params)
+	}, nil
+}
+
+// hubOwner owns the hub's own connections. No agent's or principal's key looks like it.
+func hubOwner(u *upstream) string { return "hub at " + u.name }
+
+// ownSession returns the hub's own session at a legacy upstream.
+func (h *Hub) ownSession(ctx context.Context, u *upstream) (UpstreamSession, error) {
+	u.mu.Lock()
+	s := u.own
+	u.mu.Unlock()
+	if s.Version != "" {
+		return s, nil
+	}
+	if u.old {
+		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, "")
+		if err != nil {
+			return UpstreamSession{}, err
+		}
+		return UpstreamSession{App: u.name, Route: u.route, ID: conn.id, Version: conn.version}, nil
+	}
+	s, _, err := h.handshake(ctx, u, session.Session{}, "")
+	if err == nil {
+		u.keepOwn(s)
+	}
+	return s, err
+}
+
+func (h *Hub) fetchOnce(ctx context.Context, u *upstream) (*catalogue, error) {
+	ask, err := h.asker(ctx, u)
+	if err != nil {
+		return nil, err
+	}
+	c := &catalogue{expires: h.cfg.Now().Add(defaultListTTL)}
+	var dropped []string
+	_, offers := u.offering()
+	for k := range kinds {
+		if !offers.has(k) {
+			continue
+		}
+		b := &listBuilder{kind: k, prefix: u.prefix, seen: map[string]bool{}}
+		err := h.drain(ctx, ask, c, b)
+		if k != tools && errors.Is(err, errRefused) && !errors.Is(err, errLost) {
+			h.cfg.Log.Debug("the upstream offers a list that it refuses", "app", u.name, "list", lists[k].method)
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
-		l = leg{route: u.route, era: mcpparse.EraLegacy, version: s.version, session: s.id}
+		c.lists[k] = b.items
+		dropped = append(dropped, b.dropped...)
+		c.left += b.left
 	}
-	return h.drain(ctx, u, l)
+	c.dropped = strings.Join(dropped, ", ")
+	return c, nil
 }
 
 // drain reads all pages. A list beyond the bounds is no list: half of one would look like the whole.
-func (h *Hub) drain(ctx context.Context, u *upstream, l leg) (*catalogue, error) {
-	c := &catalogue{expires: h.cfg.Now().Add(defaultListTTL)}
-	b := listBuilder{prefix: u.prefix, seen: map[string]bool{}}
-	cursor, size := []byte(nil), 0
+func (h *Hub) drain(ctx context.Context, ask asker, c *catalogue, b *listBuilder) error {
+	method := lists[b.kind].method
+	params, size := []byte(nil), 0
 	for page := range maxPages {
-		result, err := h.page(ctx, l, cursor)
+		result, err := h.page(ctx, ask, method, params)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if size += len(result); size > maxListBytes {
-			return nil, fmt.Errorf("%w: list over %d bytes", errBadAnswer, maxListBytes)
+			return fmt.Errorf("%w: %s over %d bytes", errBadAnswer, method, maxListBytes)
 		}
-		items, next, more, err := mcpparse.ToolList(result)
+		items, next, more, err := mcpparse.List(method, result)
 		if err != nil {
-			return nil, fmt.Errorf("%w: tools/list: %w", errBadAnswer, err)
+			return fmt.Errorf("%w: %s: %w", errBadAnswer, method, err)
 		}
 		if page == 0 {
 			c.hint(result, h.cfg.Now())
 		}
-		if b.add(items); len(b.tools) > maxTools {
-			return nil, fmt.Errorf("%w: list over %d tools", errBadAnswer, maxTools)
+		if b.add(items); len(b.items) > maxItems {
+			return fmt.Errorf("%w: %s over %d items", errBadAnswer, method, maxItems)
 		}
 		if !more {
-			c.tools, c.dropped = b.tools, strings.Join(b.dropped, ", ")
-			return c, nil
+			return nil
 		}
-		cursor = encode(map[string]string{"cursor": next})
+		params = encode(map[string]string{"cursor": next})
 	}
-	return nil, fmt.Errorf("%w: list over %d pages", errBadAnswer, maxPages)
+	return fmt.Errorf("%w: %s over %d pages", errBadAnswer, method, maxPages)
 }
 
-func (h *Hub) page(ctx context.Context, l leg, params []byte) ([]byte, error) {
+func (h *Hub) page(ctx context.Context, ask asker, method string, params []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, listDeadline)
 	defer cancel()
-	a, err := h.client.call(ctx, l, "tools/list", params)
-	return a.result, err
+	return ask(ctx, method, params)
 }
 
-// hint takes over the upstream's ttlMs, within bounds.
+// hint takes over the upstream's ttlMs, within bounds. The shortest of its lists counts.
 func (c *catalogue) hint(result []byte, now time.Time) {
 	ttl := gjson.GetBytes(result, "ttlMs")
 	if ttl.Type != gjson.Number || ttl.Num < 0 {
@@ -203,34 +348,141 @@ func (c *catalogue) hint(result []byte, now time.Time) {
 	}
 	// In this order, so that no number overflows a Duration.
 	ms := min(ttl.Num, float64(maxListTTL.Milliseconds()))
+	expires := now.Add(max(time.Duration(ms)*time.Millisecond, minListTTL))
+	if !c.hinted || expires.Before(c.expires) {
+		c.expires = expires
+	}
 	c.hinted = ms > 0
-	c.expires = now.Add(max(time.Duration(ms)*time.Millisecond, minListTTL))
 }
 
 // listBuilder collects the good items of a list.
 type listBuilder struct {
+	kind    kind
 	prefix  string
 	seen    map[string]bool
-	tools   []listedTool
+	items   []item
 	dropped []string
+	left    int
+
+	matchers int // of templates, so far
 }
 
 const maxDroppedNamed = 20
 
-func (b *listBuilder) add(items []mcpparse.ListItem) {
-	for _, item := range items {
-		if b.seen[item.Name] || !mcpparse.ValidToolName(item.Name) ||
-			len(b.prefix)+len(item.Name) > mcpparse.MaxToolNameBytes {
+func (b *listBuilder) add(entries []mcpparse.ListItem) {
+	for _, entry := range entries {
+		i, ok := b.item(entry)
+		if b.seen[entry.Name] || !ok {
+			b.left++
 			if len(b.dropped) < maxDroppedNamed {
-				b.dropped = append(b.dropped, item.Name[:min(len(item.Name), mcpparse.MaxToolNameBytes)])
+				b.dropped = append(b.dropped, entry.Name[:min(len(entry.Name), mcpparse.MaxToolNameBytes)])
 			}
 			continue
 		}
-		b.seen[item.Name] = true
-		t := listedTool{name: item.Name, listed: b.prefix + item.Name, raw: item.Raw}
-		if b.prefix != "" {
-			t.raw = item.Renamed(t.listed)
-		}
-		b.tools = append(b.tools, t)
+		b.seen[entry.Name] = true
+		b.items = append(b.items, i)
 	}
+}
+
+// item makes an entry what agents see of it. It is no good if agents could not call it by what they see.
+func (b *listBuilder) item(entry mcpparse.ListItem) (item, bool) {
+	i := item{name: entry.Name, listed: entry.Name, raw: entry.Raw}
+	switch b.kind {
+	case tools, prompts:
+		i.listed = b.prefix + entry.Name
+		if b.prefix != "" {
+			i.raw = entry.Renamed(i.listed)
+		}
+		if b.kind == prompts {
+			return i, printable(entry.Name) && len(i.listed) <= mcpparse.MaxNameBytes
+		}
+		i.raw = mcpparse.WithoutMembers(i.raw, "execution") // tasks are not served
+		params, err := mcpparse.ParamHeaders(entry.Raw)
+		i.params = params
+		return i, err == nil && mcpparse.ValidToolName(i.listed)
+	case templates:
+		if i.matches = matcher(entry.Name); i.matches != nil {
+			b.matchers++
+		}
+		if b.matchers > maxMatchers {
+			i.matches = nil
+		}
+	}
+	return i, printable(entry.Name) && len(entry.Name) <= mcpparse.MaxNameBytes
+}
+
+// To match a URI costs its length times what the templates hold, and every call for a resource pays it: an upstream with
+// templates without end must not make that dear. What is beyond the bounds is listed and matches nothing.
+const (
+	maxTemplate    = 1024 // bytes
+	maxExpressions = 8    // in one template, each variable of one counted
+	maxMatchers    = 64   // templates of one app
+	maxMatched     = 2048 // bytes of a URI that is matched
+)
+
+// matcher recognises the URIs that a template makes (RFC 6570); nil when it is none, or too much of one.
+func matcher(template string) *regexp.Regexp {
+	variables := strings.Count(template, "{") + strings.Count(template, ",")
+	if len(template) > maxTemplate || variables > maxExpressions {
+		return nil
+	}
+	t, err := uritemplate.New(template)
+	if err != nil {
+		return nil
+	}
+	return t.Regexp()
+}
+
+func printable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// Lists reports whether app's last good list has a tool or prompt of this name.
+func (h *Hub) Lists(app *authz.App, target mcpparse.Target, name string) bool {
+	_, ok := h.find(app, target, name)
+	return ok
+}
+
+func (h *Hub) find(app *authz.App, target mcpparse.Target, name string) (item, bool) {
+	k := tools
+	if target == mcpparse.Prompt {
+		k = prompts
+	}
+	cat, _ := h.upstream(app).list()
+	all := cat.items(k)
+	at := slices.IndexFunc(all, func(i item) bool { return i.name == name })
+	if at < 0 {
+		return item{}, false
+	}
+	return all[at], true
+}
+
+// Resource returns the name of the only app that has a resource, "" when there is none: the one that lists its URI or template, else the one with a template
+// that makes the URI. What two claim is nobody's. Where a single app has resources at all, it is asked about any.
+func (h *Hub) Resource(uri string) string {
+	var exact, made, having []*authz.App
+	for _, a := range h.cfg.Gate().Apps() {
+		u := h.upstream(a)
+		cat, _ := u.list()
+		named := func(i item) bool { return i.name == uri }
+		makes := func(i item) bool { return i.matches != nil && len(uri) <= maxMatched && i.matches.MatchString(uri) }
+		switch {
+		case slices.ContainsFunc(cat.items(resources), named), slices.ContainsFunc(cat.items(templates), named):
+			exact = append(exact, a)
+		case slices.ContainsFunc(cat.items(templates), makes):
+			made = append(made, a)
+		}
+		if _, o := u.offering(); o.resources {
+			having = append(having, a)
+		}
+	}
+	for _, claim := range [][]*authz.App{exact, made, having} {
+		if len(claim) > 0 {
+			if len(claim) == 1 {
+				return claim[0].Name
+			}
+			return ""
+		}
+	}
+	return ""
 }

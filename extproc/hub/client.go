@@ -3,6 +3,7 @@ package hub
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -25,6 +27,7 @@ var (
 	errGuarded     = errors.New("wants a token")       // 401 or 403
 	errRefused     = errors.New("refused the request") // any other status, or a JSON-RPC error
 	errBadAnswer   = errors.New("bad answer")          // not MCP, or beyond a bound
+	errLost        = errors.New("not found")           // 404: with a session id, the session has ended
 )
 
 const (
@@ -51,7 +54,7 @@ func Egress(socket string) http.RoundTripper {
 	}
 }
 
-// client speaks to upstreams on the hub's own account: it has no token, and sends none.
+// client speaks to upstreams.
 type client struct {
 	via  http.RoundTripper
 	self implementation
@@ -68,6 +71,7 @@ type leg struct {
 	era     mcpparse.Era
 	version string // MCP-Protocol-Version; "" before it is negotiated
 	session string // Mcp-Session-Id
+	token   string // "" sends none
 }
 
 // answer is a successful JSON-RPC response.
@@ -76,19 +80,24 @@ type answer struct {
 	result []byte // strictly parsed: I-JSON without duplicate names
 }
 
+// newID returns a request id, as a raw token, that this process uses once.
+func (c *client) newID() []byte {
+	return strconv.AppendQuote(nil, "sallyport-"+strconv.FormatUint(c.ids.Add(1), 10))
+}
+
 // call sends a request and returns its result. params is an object or nil; in the modern era it gains _meta.
 func (c *client) call(ctx context.Context, l leg, method string, params []byte) (answer, error) {
-	id := strconv.AppendQuote(nil, "sallyport-"+strconv.FormatUint(c.ids.Add(1), 10))
+	id := c.newID()
 	if l.era == mcpparse.EraModern {
 		params = c.withMeta(params)
 	}
-	resp, err := c.send(ctx, http.MethodPost, l, method, envelope(id, method, params))
+	resp, err := c.post(ctx, l, method, envelope(id, method, params), nil)
 	if err != nil {
 		return answer{}, err
 	}
 	defer resp.Body.Close()
 	if err := statusError(resp.StatusCode); err != nil {
-		return answer{}, err
+		return answer{}, refusal(resp, id, err)
 	}
 	result, err := readResult(resp, id)
 	if err != nil {
@@ -97,9 +106,9 @@ func (c *client) call(ctx context.Context, l leg, method string, params []byte) 
 	return answer{resp.Header, result}, nil
 }
 
-// notify sends a notification.
-func (c *client) notify(ctx context.Context, l leg, method string) error {
-	resp, err := c.send(ctx, http.MethodPost, l, method, envelope(nil, method, nil))
+// deliver sends a message to which no answer comes: a notification, or a response.
+func (c *client) deliver(ctx context.Context, l leg, body []byte) error {
+	resp, err := c.post(ctx, l, "", body, nil)
 	if err != nil {
 		return err
 	}
@@ -109,7 +118,7 @@ func (c *client) notify(ctx context.Context, l leg, method string) error {
 
 // end ends a session.
 func (c *client) end(ctx context.Context, l leg) error {
-	resp, err := c.send(ctx, http.MethodDelete, l, "", nil)
+	resp, err := c.send(ctx, http.MethodDelete, l, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -117,25 +126,41 @@ func (c *client) end(ctx context.Context, l leg) error {
 	return statusError(resp.StatusCode)
 }
 
-// initialize does the legacy handshake and returns the session id, "" when the upstream keeps no sessions, and the
-// version that was agreed on. It declares no capabilities: nothing could answer a server's requests here.
-func (c *client) initialize(ctx context.Context, route string) (id, version string, err error) {
-	params := encode(map[string]any{"protocolVersion": mcpparse.LatestLegacy, "capabilities": struct{}{}, "clientInfo": c.self})
-	a, err := c.call(ctx, leg{route: route, era: mcpparse.EraLegacy}, "initialize", params)
+// shaken is the outcome of a legacy handshake.
+type shaken struct {
+	id, version string // id is "" when the upstream keeps no sessions
+	offers      offers
+}
+
+// initialize does the legacy handshake in the name of an agent with these capabilities.
+func (c *client) initialize(ctx context.Context, l leg, agent session.Session) (shaken, error) {
+	a, err := c.call(ctx, l, "initialize", c.hello(agent))
 	if err != nil {
-		return "", "", err
+		return shaken{}, err
 	}
-	version = gjson.GetBytes(a.result, "protocolVersion").Str
-	if !mcpparse.Served(mcpparse.EraLegacy, version) {
-		return "", "", fmt.Errorf("%w: it agreed on a version that nobody offered", errBadAnswer)
+	out := shaken{version: gjson.GetBytes(a.result, "protocolVersion").Str, offers: readOffers(a.result)}
+	if !mcpparse.Served(mcpparse.EraLegacy, out.version) {
+		return shaken{}, fmt.Errorf("%w: it agreed on a version that nobody offered", errBadAnswer)
 	}
 	if ids := a.header.Values("Mcp-Session-Id"); len(ids) > 0 {
-		id = ids[0]
-		if len(ids) > 1 || !validSessionID(id) {
-			return "", "", fmt.Errorf("%w: malformed session id", errBadAnswer)
+		out.id = ids[0]
+		if len(ids) > 1 || !validSessionID(out.id) {
+			return shaken{}, fmt.Errorf("%w: malformed session id", errBadAnswer)
 		}
 	}
-	return id, version, c.notify(ctx, leg{route: route, era: mcpparse.EraLegacy, version: version, session: id}, "notifications/initialized")
+	l.version, l.session = out.version, out.id
+	return out, c.deliver(ctx, l, envelope(nil, "notifications/initialized", nil))
+}
+
+// hello are the parameters of initialize. An agent that named itself is named; what it can do for servers is passed on,
+// what it did not declare is not.
+func (c *client) hello(agent session.Session) []byte {
+	info := c.self
+	if agent.ClientName != "" {
+		info = implementation{Name: agent.ClientName, Version: agent.ClientVer}
+	}
+	return encode(map[string]any{"protocolVersion": mcpparse.LatestLegacy, "clientInfo": info,
+		"capabilities": json.RawMessage(agent.Capabilities.JSON())})
 }
 
 // validSessionID: visible ASCII (2025-11-25, transports, "Session Management").
@@ -144,25 +169,61 @@ func validSessionID(id string) bool {
 		!slices.ContainsFunc([]byte(id), func(b byte) bool { return b < 0x21 || b > 0x7e })
 }
 
-func (c *client) send(ctx context.Context, verb string, l leg, method string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, verb, "http://"+egressAuthority+"/", bytes.NewReader(body))
+// post sends a message. header are fields beyond those that every message has.
+func (c *client) post(ctx context.Context, l leg, method string, body []byte, header http.Header) (*http.Response, error) {
+	if header == nil {
+		header = http.Header{}
+	}
+	if l.era == mcpparse.EraModern && method != "" || method == "initialize" { // that may reach a server that has no legacy requests
+		header.Set("Mcp-Method", method)
+	}
+	header.Set("Content-Type", "application/json")
+	header.Set("Accept", "application/json, text/event-stream")
+	return c.send(ctx, http.MethodPost, l, body, header)
+}
+
+// stream opens the event stream of a legacy session, or goes on with one at lastEventID.
+func (c *client) stream(ctx context.Context, l leg, lastEventID string) (*http.Response, error) {
+	header := http.Header{"Accept": {"text/event-stream"}}
+	if lastEventID != "" {
+		header.Set("Last-Event-ID", lastEventID)
+	}
+	resp, err := c.send(ctx, http.MethodGet, l, nil, header)
 	if err != nil {
 		return nil, err
 	}
+	err = statusError(resp.StatusCode)
+	if err == nil && !isType(resp.Header.Get("Content-Type"), "text/event-stream") {
+		err = fmt.Errorf("%w: not an event stream", errBadAnswer)
+	}
+	if err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (c *client) send(ctx context.Context, verb string, l leg, body []byte, header http.Header) (*http.Response, error) {
+	return c.sendTo(ctx, "/", verb, l, body, header) // Envoy puts the upstream's path in its place
+}
+
+func (c *client) sendTo(ctx context.Context, path, verb string, l leg, body []byte, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, verb, "http://"+egressAuthority+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
 	req.Header.Set(authz.RouteHeader, l.route)
 	req.Header.Set("User-Agent", c.self.Name+"/"+c.self.Version)
-	req.Header.Set("Accept", "application/json, text/event-stream")
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
+	for name, value := range map[string]string{"MCP-Protocol-Version": l.version, "Mcp-Session-Id": l.session} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
 	}
-	if l.version != "" {
-		req.Header.Set("MCP-Protocol-Version", l.version)
-	}
-	if l.session != "" {
-		req.Header.Set("Mcp-Session-Id", l.session)
-	}
-	if l.era == mcpparse.EraModern {
-		req.Header.Set("Mcp-Method", method)
+	if l.token != "" {
+		req.Header.Set("Authorization", "Bearer "+l.token)
 	}
 	resp, err := c.via.RoundTrip(req)
 	if err != nil {
@@ -201,12 +262,34 @@ func statusError(status int) error {
 	switch status {
 	case 200, 202, 204:
 		return nil
+	case 404:
+		return fmt.Errorf("%w: %w: status %d", errRefused, errLost, status)
 	case 401, 403:
 		return fmt.Errorf("%w: status %d", errGuarded, status)
 	case 429, 502, 503, 504:
 		return fmt.Errorf("%w: status %d", errUnreachable, status)
 	}
 	return fmt.Errorf("%w: status %d", errRefused, status)
+}
+
+// otherVersions is how a modern server refuses a protocol version: it says which ones it supports.
+type otherVersions struct{ supported []string }
+
+func (*otherVersions) Error() string {
+	return errRefused.Error() + ": it wants another protocol version"
+}
+func (*otherVersions) Unwrap() error { return errRefused }
+
+// refusal is err, the status of a response to id, unless its body says more.
+func refusal(resp *http.Response, id []byte, err error) error {
+	var versions *otherVersions
+	if resp.StatusCode != http.StatusBadRequest {
+		return err
+	}
+	if _, said := readResult(resp, id); errors.As(said, &versions) {
+		return versions
+	}
+	return err
 }
 
 // readResult returns the result of the response to id, from a JSON body or an event stream.
@@ -266,9 +349,24 @@ func readStream(limited *io.LimitedReader, id []byte) ([]byte, error) {
 func resultOf(m mcpparse.Message, id []byte) ([]byte, error) {
 	switch {
 	case m.Failure != nil:
-		return nil, fmt.Errorf("%w: JSON-RPC error %d", errRefused, gjson.GetBytes(m.Failure, "code").Int())
+		code := gjson.GetBytes(m.Failure, "code").Int()
+		if code == mcpparse.CodeUnsupportedVersion {
+			return nil, &otherVersions{texts(gjson.GetBytes(m.Failure, "data.supported"))}
+		}
+		return nil, fmt.Errorf("%w: JSON-RPC error %d", errRefused, code)
 	case m.Kind != mcpparse.Response || !bytes.Equal(m.ID, id):
 		return nil, fmt.Errorf("%w: not the response to our request", errBadAnswer)
 	}
 	return m.Result, nil
+}
+
+// texts are the strings in an array.
+func texts(array gjson.Result) []string {
+	var out []string
+	for _, v := range array.Array() {
+		if v.Type == gjson.String {
+			out = append(out, v.Str)
+		}
+	}
+	return out
 }

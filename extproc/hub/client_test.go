@@ -45,7 +45,7 @@ func TestWhatIsSent(t *testing.T) {
 		{
 			"notification",
 			func(c *client) error {
-				return c.notify(t.Context(), leg{route: "r", era: mcpparse.EraLegacy, version: "2025-06-18", session: "s"}, "notifications/initialized")
+				return c.deliver(t.Context(), leg{route: "r", era: mcpparse.EraLegacy, version: "2025-06-18", session: "s"}, envelope(nil, "notifications/initialized", nil))
 			},
 			`{"jsonrpc":"2.0","method":"notifications/initialized"}`,
 			map[string]string{"MCP-Protocol-Version": "2025-06-18", "Mcp-Session-Id": "s"},

@@ -9,12 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 	"go.uber.org/goleak"
 
 	"github.com/sallyport/sallyport/authz"
@@ -27,68 +24,49 @@ var discard = slog.New(slog.DiscardHandler)
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+var paths = authz.Paths{MCP: "/mcp", SSE: "/mcp/sse", Message: "/mcp/message", Metadata: "/.well-known/oauth-protected-resource", Health: "/status"}
+
 // testGate knows callers by name: "Bearer alice" is alice.
 type testGate struct {
-	apps   []*authz.App
-	hidden func(subject, tool string) bool
+	apps    []*authz.App
+	hidden  func(subject, name string) bool
+	expires time.Time // of every caller's token
+	token   string    // for what belongs to no single call
 }
 
-func (g *testGate) Identify(_ context.Context, r authz.Request) (*token.Identity, *authz.Reply) {
+func (g *testGate) Identify(_ context.Context, r authz.Request) (*authz.Caller, *authz.Reply) {
 	auth, _ := r.Header.Get("authorization")
 	name, ok := strings.CutPrefix(auth, "Bearer ")
 	if !ok {
 		return nil, &authz.Reply{Status: 401, Header: [][2]string{{"www-authenticate", "Bearer"}}, Body: []byte(`{"refused":true}`)}
 	}
-	return &token.Identity{Issuer: "https://as.example", Subject: name, ClientID: "agent"}, nil
+	return &authz.Caller{Identity: &token.Identity{Issuer: "https://as.example", Subject: name, ClientID: "agent", Expiry: g.expires}}, nil
 }
 
 func (g *testGate) Apps() []*authz.App { return g.apps }
 
-func (g *testGate) Visible(_ context.Context, _ *authz.App, tool string, _ authz.Request, id *token.Identity, _ string) bool {
-	return g.hidden == nil || !g.hidden(id.Subject, tool)
+func (g *testGate) Visible(_ context.Context, _ *authz.App, _ mcpparse.Target, name string, _ authz.Request, id *token.Identity, _ string) bool {
+	return g.hidden == nil || !g.hidden(id.Subject, name)
 }
 
-// egress leads to handlers by route, as Envoy's egress listener would.
-type egress map[string]http.Handler
-
-func (e egress) RoundTrip(r *http.Request) (*http.Response, error) {
-	route := r.Header.Get(authz.RouteHeader)
-	handler, ok := e[route]
-	if !ok {
-		return nil, errors.New("connection refused")
+func (g *testGate) Owner(id *token.Identity, path string) session.Owner {
+	if path == paths.Message {
+		path = paths.SSE
 	}
-	in := r.Clone(r.Context())
-	in.Header.Del(authz.RouteHeader)
-	rec := httptest.NewRecorder()
-	handler.ServeHTTP(rec, in)
-	if err := r.Context().Err(); err != nil {
-		return nil, err
-	}
-	return rec.Result(), nil
+	return session.Owner{Issuer: id.Issuer, Subject: id.Subject, ClientID: id.ClientID, Route: path}
 }
 
-// behind puts handlers behind real HTTP servers.
-func behind(t *testing.T, handlers egress) egress {
-	out := egress{}
-	for route, handler := range handlers {
-		srv := httptest.NewServer(handler)
-		t.Cleanup(srv.Close)
-		out[route] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			r.URL.Host, r.Host = strings.TrimPrefix(srv.URL, "http://"), ""
-			resp, err := srv.Client().Transport.RoundTrip(r)
-			if err != nil {
-				w.WriteHeader(http.StatusServiceUnavailable)
-				return
-			}
-			defer resp.Body.Close()
-			for name, values := range resp.Header {
-				w.Header()[name] = values
-			}
-			w.WriteHeader(resp.StatusCode)
-			copyBody(w, resp.Body)
-		})
-	}
-	return out
+func (g *testGate) TokenSource(*authz.Caller) authz.TokenSource {
+	return func(context.Context, *authz.App) (string, error) { return g.token, nil }
+}
+
+// OpenTicket and Again are for calls that the hub carries, whose tests have a real gate: see newGateway.
+func (g *testGate) OpenTicket(string, *authz.Caller, session.Session, []byte) (authz.Ticket, error) {
+	return authz.Ticket{}, errors.New("no ticket")
+}
+
+func (g *testGate) Again(context.Context, authz.Request, session.Session, []byte) (authz.Ticket, *authz.Reply) {
+	return authz.Ticket{}, &authz.Reply{Status: 403}
 }
 
 func app(name string) *authz.App {
@@ -112,10 +90,11 @@ func sealer(t testing.TB) *session.Sealer {
 }
 
 // newHub returns a hub that lives as long as the test.
-func newHub(t *testing.T, gate *testGate, via http.RoundTripper, change ...func(*Config)) *Hub {
+func newHub(t *testing.T, gate Gate, via http.RoundTripper, change ...func(*Config)) *Hub {
 	t.Helper()
 	cfg := Config{
 		Gate:          func() Gate { return gate },
+		Paths:         paths,
 		Sessions:      sealer(t),
 		SessionHeader: "mcp-session-id",
 		ClientMayEnd:  true,
@@ -231,149 +210,13 @@ func listTools(t *testing.T, h http.Handler, who string) listing {
 	return l
 }
 
-// sdkServer is a server of the Go SDK with tools of these names.
-func sdkServer(t *testing.T, tools ...string) *mcp.Server {
-	s := mcp.NewServer(&mcp.Implementation{Name: "fixture", Version: "1"}, nil)
-	for _, name := range tools {
-		mcp.AddTool(s, &mcp.Tool{Name: name, Description: name},
-			func(context.Context, *mcp.CallToolRequest, struct{}) (*mcp.CallToolResult, any, error) {
-				return &mcp.CallToolResult{}, nil, nil
-			})
-	}
-	t.Cleanup(func() {
-		for s := range s.Sessions() {
-			s.Close()
-		}
-	})
-	return s
-}
-
-func stateful(s *mcp.Server) http.Handler {
-	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s }, nil)
-}
-
-func stateless(s *mcp.Server) http.Handler {
-	return mcp.NewStreamableHTTPHandler(func(*http.Request) *mcp.Server { return s }, &mcp.StreamableHTTPOptions{Stateless: true})
-}
-
-// script is an upstream that answers each method with a JSON-RPC response made from a result. It keeps what it was
-// sent.
-type script struct {
-	results   map[string]string // by method; "" or missing: JSON-RPC error -32601
-	sessionID func() string     // Mcp-Session-Id for initialize
-	before    func(w http.ResponseWriter, m rpc) (answered bool)
-
-	mu   sync.Mutex
-	seen []seenRequest
-}
-
-// rpc is a message as an upstream reads it.
-type rpc struct {
-	ID     json.RawMessage
-	Method string
-	Params struct{ Cursor *string }
-
-	version string // of the header
-}
-
-func read(r *http.Request) (m rpc) {
-	_ = json.NewDecoder(r.Body).Decode(&m) // a DELETE has no body
-	m.version = r.Header.Get("MCP-Protocol-Version")
-	return m
-}
-
-type seenRequest struct {
-	verb, method, session, authorization string
-}
-
-func (s *script) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	m := read(r)
-	s.mu.Lock()
-	s.seen = append(s.seen, seenRequest{r.Method, m.Method, r.Header.Get("Mcp-Session-Id"), r.Header.Get("Authorization")})
-	s.mu.Unlock()
-	if s.before != nil && s.before(w, m) {
-		return
-	}
-	if m.ID == nil {
-		w.WriteHeader(http.StatusAccepted)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	if m.Method == "initialize" && s.sessionID != nil {
-		w.Header().Set("Mcp-Session-Id", s.sessionID())
-	}
-	if result := s.results[m.Method]; result != "" {
-		_, _ = w.Write(mcpparse.ResultBody(m.ID, []byte(result)))
-		return
-	}
-	_, _ = w.Write(mcpparse.ErrorBody(m.ID, mcpparse.CodeMethodNotFound, "no", nil))
-}
-
-// switchable is an upstream that can be replaced.
-type switchable struct{ current atomic.Pointer[http.Handler] }
-
-func (s *switchable) set(h http.Handler) { s.current.Store(&h) }
-
-func (s *switchable) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	(*s.current.Load()).ServeHTTP(w, r)
-}
-
-// count returns how many requests of method were seen ("DELETE" counts that verb).
-func (s *script) count(method string) int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for _, r := range s.seen {
-		if r.method == method || r.verb == method {
-			n++
-		}
-	}
-	return n
-}
-
-const (
-	modernDiscover = `{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"public"}`
-	dualDiscover   = `{"resultType":"complete","supportedVersions":["2026-07-28","2025-11-25"],"capabilities":{"tools":{}},"ttlMs":0,"cacheScope":"public"}`
-	legacyInit     = `{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"s","version":"1"}}`
-)
-
-func modernScript(list string) *script {
-	return &script{
-		results: map[string]string{"server/discover": modernDiscover, "tools/list": list},
-		before: func(w http.ResponseWriter, m rpc) bool {
-			if m.version == "2026-07-28" {
-				return false
-			}
-			w.WriteHeader(http.StatusBadRequest)
-			return true
-		},
-	}
-}
-
-func legacyScript(list string) *script {
-	var n atomic.Int32
-	return &script{
-		results:   map[string]string{"initialize": legacyInit, "tools/list": list},
-		sessionID: func() string { return fmt.Sprint("upstream-session-", n.Add(1)) },
-	}
-}
-
-// tools is a list result with tools of these names.
-func tools(names ...string) string {
-	var items []string
-	for _, n := range names {
-		items = append(items, fmt.Sprintf(`{"name":%q,"inputSchema":{"type":"object"}}`, n))
-	}
-	return `{"tools":[` + strings.Join(items, ",") + `]}`
-}
-
 func TestNewRefuses(t *testing.T) {
-	good := Config{Gate: func() Gate { return nil }, Upstream: egress{}, Log: discard}
+	good := Config{Gate: func() Gate { return nil }, Upstream: egress{}, Log: discard, Sessions: sealer(t)}
 	for name, change := range map[string]func(*Config){
 		"no gate":          func(c *Config) { c.Gate = nil },
 		"no upstream":      func(c *Config) { c.Upstream = nil },
 		"no log":           func(c *Config) { c.Log = nil },
-		"no sealer":        func(c *Config) { c.SessionHeader = "mcp-session-id" },
+		"no sealer":        func(c *Config) { c.Sessions = nil },
 		"negative timeout": func(c *Config) { c.SessionTimeout = -time.Second },
 		"negative limit":   func(c *Config) { c.MaxRequestBytes = -1 },
 	} {

@@ -24,7 +24,7 @@ func TestInitialize(t *testing.T) {
 	} {
 		rec := ask(h, "alice", "POST", initializeBody(requested))
 		want := `{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"` + want +
-			`","capabilities":{"tools":{}},"serverInfo":{"name":"sallyport","version":"1.2.3"}}}`
+			`","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"sallyport","version":"1.2.3"}}}`
 		if rec.Code != 200 || rec.Body.String() != want {
 			t.Errorf("%s: %d %s, want %s", requested, rec.Code, rec.Body, want)
 		}
@@ -118,7 +118,7 @@ func TestDeleteNotAllowed(t *testing.T) {
 	h := newHub(t, apps(), egress{}, func(c *Config) { c.ClientMayEnd = false })
 	id := begin(t, h, "alice")
 	rec := ask(h, "alice", "DELETE", "", "Mcp-Session-Id", id)
-	if rec.Code != 405 || rec.Header().Get("Allow") != "POST" {
+	if rec.Code != 405 || rec.Header().Get("Allow") != "GET, POST" {
 		t.Errorf("%d, Allow %q", rec.Code, rec.Header().Get("Allow"))
 	}
 	if rec := ask(h, "alice", "POST", pingBody, "Mcp-Session-Id", id); rec.Code != 200 {
@@ -127,7 +127,7 @@ func TestDeleteNotAllowed(t *testing.T) {
 }
 
 func TestSessionsOff(t *testing.T) {
-	h := newHub(t, apps(), egress{}, func(c *Config) { c.SessionHeader, c.Sessions = "", nil })
+	h := newHub(t, apps(), egress{}, func(c *Config) { c.SessionHeader = "" })
 	rec := ask(h, "alice", "POST", initializeBody("2025-06-18"))
 	if rec.Code != 200 || rec.Header().Get("Mcp-Session-Id") != "" {
 		t.Errorf("%d, id %q", rec.Code, rec.Header().Get("Mcp-Session-Id"))

@@ -3,9 +3,9 @@ package hub
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -13,24 +13,35 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
-// merged is what one caller may see of all apps' tools.
+// merged is what one caller may see of all apps' lists of one kind.
 type merged struct {
-	tools       []byte        // a JSON array of the items, in configured and then upstream order
-	unavailable []string      // apps whose list is missing or may be out of date
+	items       []byte        // a JSON array, in configured and then upstream order
+	unavailable []string      // apps whose lists are missing or may be out of date
 	ttl         time.Duration // how long all of it stays as it is, by the upstreams' word; 0 when one gave none
 }
 
-func (h *Hub) listLegacy(ctx context.Context, c caller, m mcpparse.Message, version string) authz.Reply {
+// listOf returns which list a method asks for.
+func listOf(method string) (kind, bool) {
+	for k := range kinds {
+		if lists[k].method == method {
+			return k, true
+		}
+	}
+	return 0, false
+}
+
+func (h *Hub) listLegacy(ctx context.Context, c caller, m mcpparse.Message, k kind, version string) authz.Reply {
 	if hasCursor(m) {
 		return badCursor(m)
 	}
-	list := h.merge(ctx, c, version)
+	list := h.merge(ctx, c, k, version)
 	var b bytes.Buffer
-	b.WriteString(`{"tools":`)
-	b.Write(list.tools)
+	b.WriteString(`{"` + lists[k].member + `":`)
+	b.Write(list.items)
 	if len(list.unavailable) > 0 {
 		b.WriteString(`,"_meta":`)
 		b.Write(encode(map[string]any{metaUnavailable: list.unavailable}))
@@ -39,18 +50,18 @@ func (h *Hub) listLegacy(ctx context.Context, c caller, m mcpparse.Message, vers
 	return result(m.ID, b.Bytes())
 }
 
-func (h *Hub) listModern(ctx context.Context, c caller, m mcpparse.Message, version string) authz.Reply {
+func (h *Hub) listModern(ctx context.Context, c caller, m mcpparse.Message, k kind, version string) authz.Reply {
 	if hasCursor(m) {
 		return badCursor(m)
 	}
-	list := h.merge(ctx, c, version)
+	list := h.merge(ctx, c, k, version)
 	meta := map[string]any{metaServerInfo: h.client.self}
 	if len(list.unavailable) > 0 {
 		meta[metaUnavailable] = list.unavailable
 	}
 	var b bytes.Buffer
-	b.WriteString(`{"resultType":"complete","tools":`)
-	b.Write(list.tools)
+	b.WriteString(`{"resultType":"complete","` + lists[k].member + `":`)
+	b.Write(list.items)
 	b.WriteString(`,"ttlMs":` + strconv.FormatInt(list.ttl.Milliseconds(), 10))
 	b.WriteString(`,"cacheScope":"private","_meta":`) // it was filtered for this caller
 	b.Write(encode(meta))
@@ -68,26 +79,26 @@ func badCursor(m mcpparse.Message) authz.Reply {
 }
 
 // merge puts together what c may see. It waits only for lists that were never read, and not beyond their deadline.
-func (h *Hub) merge(ctx context.Context, c caller, version string) merged {
+func (h *Hub) merge(ctx context.Context, c caller, k kind, version string) merged {
 	apps := c.gate.Apps()
 	h.awaitFirst(ctx, apps)
 	now := h.cfg.Now()
 	out := merged{ttl: maxListTTL}
 	var b bytes.Buffer
 	b.WriteByte('[')
-	seen := map[string]bool{}
+	claimed := h.claimed(apps, k)
 	for _, a := range apps {
 		cat, down := h.upstream(a).list()
+		visible := h.visible(ctx, c, a, cat, k, version)
 		shown := 0
-		for _, t := range cat.toolsOrNone() {
-			if seen[t.listed] || !c.gate.Visible(ctx, a, t.name, c.req, c.id, version) {
+		for n, i := range cat.items(k) {
+			if claimed[i.listed] > 1 || !visible[n] {
 				continue
 			}
-			seen[t.listed] = true
 			if b.Len() > 1 {
 				b.WriteByte(',')
 			}
-			b.Write(t.raw)
+			b.Write(i.raw)
 			shown++
 		}
 		// An app of which the caller may see nothing is not named either.
@@ -97,7 +108,74 @@ func (h *Hub) merge(ctx context.Context, c caller, version string) merged {
 		out.ttl = min(out.ttl, cat.remaining(now))
 	}
 	b.WriteByte(']')
-	out.tools = b.Bytes()
+	out.items = b.Bytes()
+	return out
+}
+
+// claimed counts the apps that list a name. What two claim is nobody's: neither listed nor to be had.
+func (h *Hub) claimed(apps []*authz.App, k kind) map[string]int {
+	count := map[string]int{}
+	for _, a := range apps {
+		cat, _ := h.upstream(a).list()
+		for _, i := range cat.items(k) {
+			count[i.listed]++
+		}
+	}
+	return count
+}
+
+// view is what the visibility of a list depends on, besides the request: the gate in force, by its app, is part of it.
+type view struct {
+	who     *token.Identity
+	app     *authz.App
+	cat     *catalogue
+	kind    kind
+	version string
+}
+
+const maxViews = 4096
+
+// visible says of each item whether c may see it. It is remembered where the policy looks at nothing of the request.
+func (h *Hub) visible(ctx context.Context, c caller, a *authz.App, cat *catalogue, k kind, version string) []bool {
+	v := view{c.who.Identity, a, cat, k, version}
+	varies := a.Policy != nil && a.Policy.ReadsHTTP()
+	if !varies {
+		h.viewsMu.Lock()
+		known, ok := h.views.get(v)
+		h.viewsMu.Unlock()
+		if ok {
+			return known
+		}
+	}
+	items := cat.items(k)
+	out := make([]bool, len(items))
+	for n, i := range items {
+		out[n] = c.gate.Visible(ctx, a, lists[k].target, i.name, c.req, c.who.Identity, version)
+	}
+	if !varies && ctx.Err() == nil {
+		h.viewsMu.Lock()
+		h.views.put(v, out)
+		h.viewsMu.Unlock()
+	}
+	return out
+}
+
+// seen sums up what a caller sees of each list, to tell whether a change is one to him.
+func (h *Hub) seen(ctx context.Context, c caller, version string) (sums [kinds][sha256.Size]byte) {
+	for k := range kinds {
+		sums[k] = sha256.Sum256(h.merge(ctx, c, k, version).items)
+	}
+	return sums
+}
+
+// changed names the notifications that are due between two sums.
+func changed(before, after [kinds][sha256.Size]byte) []kind {
+	var out []kind
+	for k := range kinds {
+		if before[k] != after[k] && (k != templates || before[resources] == after[resources]) {
+			out = append(out, k)
+		}
+	}
 	return out
 }
 
@@ -120,12 +198,6 @@ func (h *Hub) awaitFirst(ctx context.Context, apps []*authz.App) {
 			return
 		}
 	}
-}
-
-// Lists reports whether app's last good list has tool.
-func (h *Hub) Lists(app *authz.App, tool string) bool {
-	cat, _ := h.upstream(app).list()
-	return slices.ContainsFunc(cat.toolsOrNone(), func(t listedTool) bool { return t.name == tool })
 }
 
 // encode is for values of ours, all of which have an encoding.

@@ -18,10 +18,10 @@ import (
 
 func TestMergeKeepsOrderAndBytes(t *testing.T) {
 	up := modernScript(`{"tools":[{ "title":"Ünï","name":"z" , "inputSchema":{"b":1e2,"a":12345678901234567890}},{"name":"a","execution":{"taskSupport":"optional"}}],"ttlMs":30000}`)
-	h := newHub(t, apps("second", "first"), egress{"app/first": legacyScript(tools("t")), "app/second": up})
+	h := newHub(t, apps("second", "first"), egress{"app/first": legacyScript(toolList("t")), "app/second": up})
 	l := listTools(t, h, "alice")
 	got := fmt.Sprintf("%s", l.Result.Tools)
-	want := `[{ "title":"Ünï","name":"second_z" , "inputSchema":{"b":1e2,"a":12345678901234567890}} {"name":"second_a","execution":{"taskSupport":"optional"}} {"name":"first_t","inputSchema":{"type":"object"}}]`
+	want := `[{ "title":"Ünï","name":"second_z" , "inputSchema":{"b":1e2,"a":12345678901234567890}} {"name":"second_a"} {"name":"first_t","inputSchema":{"type":"object"}}]`
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -39,7 +39,7 @@ func TestMergeKeepsOrderAndBytes(t *testing.T) {
 func TestListIsFilteredPerCaller(t *testing.T) {
 	gate := apps("up")
 	gate.hidden = func(subject, tool string) bool { return subject == "bob" && tool != "open" }
-	h := newHub(t, gate, egress{"app/up": modernScript(tools("open", "secret"))})
+	h := newHub(t, gate, egress{"app/up": modernScript(toolList("open", "secret"))})
 	if diff := cmp.Diff([]string{"up_open", "up_secret"}, listTools(t, h, "alice").names(t)); diff != "" {
 		t.Error(diff)
 	}
@@ -97,7 +97,7 @@ func TestAllPagesAreDrained(t *testing.T) {
 
 func TestBadItemsAreDropped(t *testing.T) {
 	long := strings.Repeat("n", 128)
-	up := modernScript(tools("good", "bad name", "ünï", "good", long, long[:125]))
+	up := modernScript(toolList("good", "bad name", "ünï", "good", long, long[:125]))
 	h := newHub(t, apps("up"), egress{"app/up": up})
 	if diff := cmp.Diff([]string{"up_good", "up_" + long[:125]}, listTools(t, h, "alice").names(t)); diff != "" {
 		t.Error(diff)
@@ -105,7 +105,7 @@ func TestBadItemsAreDropped(t *testing.T) {
 	if c, _ := h.upstream(app("up")).list(); c.dropped != "bad name, ünï, good, "+long {
 		t.Errorf("dropped %q", c.dropped)
 	}
-	if !h.Lists(app("up"), "good") || h.Lists(app("up"), "bad name") || h.Lists(app("up"), "up_good") {
+	if !h.Lists(app("up"), mcpparse.Tool, "good") || h.Lists(app("up"), mcpparse.Tool, "bad name") || h.Lists(app("up"), mcpparse.Tool, "up_good") {
 		t.Error("Lists disagrees with the list")
 	}
 }
@@ -113,20 +113,20 @@ func TestBadItemsAreDropped(t *testing.T) {
 // An upstream whose handshake is of no revision is asked all the same, in each agent's own era.
 func TestVagueUpstreams(t *testing.T) {
 	for name, vague := range map[string]*script{
-		"foreign version": {results: map[string]string{"initialize": strings.Replace(legacyInit, "2025-06-18", "1999", 1), "tools/list": tools("a")}},
-		"bad session id":  {results: map[string]string{"initialize": legacyInit, "tools/list": tools("a")}, sessionID: func() string { return "a b" }},
-		"no handshake":    {results: map[string]string{"tools/list": tools("a")}},
+		"foreign version": {results: map[string]string{"initialize": strings.Replace(legacyInit, "2025-06-18", "1999", 1), "tools/list": toolList("a")}},
+		"bad session id":  {results: map[string]string{"initialize": legacyInit, "tools/list": toolList("a")}, sessionID: func() string { return "a b" }},
+		"no handshake":    {results: map[string]string{"tools/list": toolList("a")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHub(t, apps("up"), egress{"app/up": vague})
 			if diff := cmp.Diff([]string{"up_a"}, listTools(t, h, "alice").names(t)); diff != "" {
 				t.Error(diff)
 			}
-			modern, err := h.Leg(t.Context(), app("up"), "o", mcpparse.EraModern)
+			modern, err := h.Leg(t.Context(), app("up"), peer("o", mcpparse.EraModern))
 			if want := (authz.Leg{Era: mcpparse.EraModern, Version: mcpparse.LatestModern}); err != nil || modern != want {
 				t.Errorf("modern agent: %+v, %v", modern, err)
 			}
-			if legacy, err := h.Leg(t.Context(), app("up"), "o", mcpparse.EraLegacy); err != nil || legacy.SessionID != "" {
+			if legacy, err := h.Leg(t.Context(), app("up"), peer("o", mcpparse.EraLegacy)); err != nil || legacy.SessionID != "" {
 				t.Errorf("legacy agent: %+v, %v", legacy, err)
 			}
 		})
@@ -146,7 +146,7 @@ func TestBadUpstreams(t *testing.T) {
 		for i := range names {
 			names[i] = "t" + strconv.Itoa(i)
 		}
-		return tools(names...)
+		return toolList(names...)
 	}
 	for name, bad := range map[string]http.Handler{
 		"dead":             nil,
@@ -161,7 +161,7 @@ func TestBadUpstreams(t *testing.T) {
 		"bad UTF-8":        modernScript("{\"tools\":[{\"name\":\"a\",\"title\":\"\xff\"}]}"),
 		"no tools":         modernScript(`{}`),
 		"tools no array":   modernScript(`{"tools":{}}`),
-		"too many":         modernScript(many(maxTools + 1)),
+		"too many":         modernScript(many(maxItems + 1)),
 		"too big":          modernScript(`{"tools":[{"name":"a","title":"` + strings.Repeat("x", maxListBytes) + `"}]}`),
 		"far too big":      modernScript(`{"tools":[{"name":"a","title":"` + strings.Repeat("x", maxAnswerBytes) + `"}]}`),
 		"endless pages":    paged(func(*string) string { return `{"tools":[],"nextCursor":"again"}` }),
@@ -170,7 +170,7 @@ func TestBadUpstreams(t *testing.T) {
 		"error for a list": modernScript(""),
 	} {
 		t.Run(name, func(t *testing.T) {
-			via := egress{"app/good": modernScript(tools("t"))}
+			via := egress{"app/good": modernScript(toolList("t"))}
 			if bad != nil {
 				via["app/bad"] = bad
 			}
@@ -190,7 +190,7 @@ func TestBadUpstreams(t *testing.T) {
 }
 
 func compressed() http.Handler {
-	s := modernScript(tools("a"))
+	s := modernScript(toolList("a"))
 	s.before = func(w http.ResponseWriter, _ rpc) bool {
 		w.Header().Set("Content-Encoding", "gzip")
 		return false
@@ -199,12 +199,12 @@ func compressed() http.Handler {
 }
 
 func TestListAtTheBounds(t *testing.T) {
-	names := make([]string, maxTools)
+	names := make([]string, maxItems)
 	for i := range names {
 		names[i] = "t" + strconv.Itoa(i)
 	}
-	h := newHub(t, apps("up"), egress{"app/up": modernScript(tools(names...))})
-	if got := len(listTools(t, h, "alice").Result.Tools); got != maxTools {
+	h := newHub(t, apps("up"), egress{"app/up": modernScript(toolList(names...))})
+	if got := len(listTools(t, h, "alice").Result.Tools); got != maxItems {
 		t.Errorf("%d tools", got)
 	}
 }
@@ -214,7 +214,7 @@ func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 // A hanging upstream delays the first list by no more than the deadline, and later ones not at all.
 func TestSlowUpstream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHub(t, apps("slow", "good"), egress{"app/slow": http.HandlerFunc(hang), "app/good": modernScript(tools("t"))})
+		h := newHub(t, apps("slow", "good"), egress{"app/slow": http.HandlerFunc(hang), "app/good": modernScript(toolList("t"))})
 		for _, limit := range []time.Duration{listDeadline, 0} {
 			begun := time.Now()
 			l := listTools(t, h, "alice")
@@ -256,7 +256,7 @@ func TestLastGoodListIsKept(t *testing.T) {
 			t.Errorf("ttlMs %d", ttl)
 		}
 
-		up.set(modernScript(tools("b")))
+		up.set(modernScript(toolList("b")))
 		time.Sleep(119 * time.Second)
 		check("within the ttl", []string{"up_a"}, nil)
 		if ttl := *listTools(t, h, "alice").Result.TTLMs; ttl != 1000 {
@@ -269,7 +269,7 @@ func TestLastGoodListIsKept(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		check("down", []string{"up_b"}, []string{"up"})
 
-		up.set(modernScript(tools("c")))
+		up.set(modernScript(toolList("c")))
 		time.Sleep(time.Minute)
 		check("up again", []string{"up_c"}, nil)
 	})
@@ -296,7 +296,7 @@ func TestListTTL(t *testing.T) {
 
 func TestReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHub(t, apps("up", "slow"), egress{"app/up": modernScript(tools()), "app/slow": http.HandlerFunc(hang)})
+		h := newHub(t, apps("up", "slow"), egress{"app/up": modernScript(toolList()), "app/slow": http.HandlerFunc(hang)})
 		synctest.Wait()
 		if h.Ready() {
 			t.Error("ready before the slow one was tried")
@@ -311,7 +311,7 @@ func TestReady(t *testing.T) {
 // A thousand callers at once cost an upstream one list.
 func TestListIsFetchedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := modernScript(tools("a"))
+		up := modernScript(toolList("a"))
 		up.before = func(http.ResponseWriter, rpc) bool {
 			time.Sleep(time.Second)
 			return false
@@ -338,7 +338,7 @@ func TestReload(t *testing.T) {
 		gate := apps("a", "b")
 		var current atomic.Pointer[testGate]
 		current.Store(gate)
-		via := egress{"app/a": modernScript(tools("t")), "app/b": modernScript(tools("t")), "app/c": modernScript(tools("t"))}
+		via := egress{"app/a": modernScript(toolList("t")), "app/b": modernScript(toolList("t")), "app/c": modernScript(toolList("t"))}
 		h := newHub(t, gate, via, func(c *Config) { c.Gate = func() Gate { return current.Load() } })
 		if diff := cmp.Diff([]string{"a_t", "b_t"}, listTools(t, h, "alice").names(t)); diff != "" {
 			t.Error(diff)
@@ -356,11 +356,11 @@ func TestReload(t *testing.T) {
 	})
 }
 
-// Names are unique in a list even when two apps have no prefix: the first app has it.
+// Names are unique in a list even when two apps have no prefix: what both claim is nobody's, as it is when it is called.
 func TestNamesAreUnique(t *testing.T) {
 	gate := &testGate{apps: []*authz.App{{Name: "a", Route: "app/a"}, {Name: "b", Route: "app/b"}}}
 	h := newHub(t, gate, egress{"app/a": modernScript(`{"tools":[{"name":"t","from":"a"}]}`), "app/b": modernScript(`{"tools":[{"name":"t","from":"b"},{"name":"u"}]}`)})
-	if diff := cmp.Diff(`[{"name":"t","from":"a"} {"name":"u"}]`, fmt.Sprintf("%s", listTools(t, h, "alice").Result.Tools)); diff != "" {
+	if diff := cmp.Diff(`[{"name":"u"}]`, fmt.Sprintf("%s", listTools(t, h, "alice").Result.Tools)); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -371,7 +371,7 @@ func TestUnavailableNamesNoHiddenApp(t *testing.T) {
 		gate := apps("up")
 		gate.hidden = func(subject, _ string) bool { return subject == "bob" }
 		up := &switchable{}
-		up.set(modernScript(tools("a")))
+		up.set(modernScript(toolList("a")))
 		h := newHub(t, gate, egress{"app/up": up})
 		listTools(t, h, "alice")
 		up.set(http.NotFoundHandler())
@@ -394,9 +394,9 @@ func BenchmarkList(b *testing.B) {
 	for i := range 10 {
 		a := app("app" + strconv.Itoa(i))
 		gate.apps = append(gate.apps, a)
-		via[a.Route] = modernScript(tools(names...))
+		via[a.Route] = modernScript(toolList(names...))
 	}
-	h, err := New(Config{Gate: func() Gate { return gate }, Upstream: via, Log: discard})
+	h, err := New(Config{Gate: func() Gate { return gate }, Sessions: sealer(b), Upstream: via, Log: discard})
 	if err != nil {
 		b.Fatal(err)
 	}

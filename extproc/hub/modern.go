@@ -12,7 +12,7 @@ import (
 
 // The stateless revision, 2026-07-28.
 
-const discoverTTL = 5 * time.Minute // what discover says changes only with this program
+const discoverTTL = time.Minute // what discover says changes with the upstreams
 
 const (
 	metaServerInfo  = "io.modelcontextprotocol/serverInfo"
@@ -20,30 +20,44 @@ const (
 )
 
 func (h *Hub) modern(ctx context.Context, c caller, m mcpparse.Message, version string) authz.Reply {
+	if refusal := h.unfit(m, version); refusal != nil {
+		return *refusal
+	}
 	switch {
-	case version == "" || m.Version != "" && m.Version != version:
-		return fault(http.StatusBadRequest, m.ID, mcpparse.CodeHeaderMismatch, "MCP-Protocol-Version does not match the body")
-	case !mcpparse.Served(mcpparse.EraModern, version):
-		return unsupportedVersion(m.ID, version)
 	case m.Kind == mcpparse.Notification:
 		return accepted()
-	case m.Kind == mcpparse.Response:
-		return fault(http.StatusBadRequest, nil, mcpparse.CodeInvalidRequest, "a client sends no responses in this protocol version")
-	case m.Version == "" || !m.HasClientCapabilities:
-		return fault(http.StatusBadRequest, m.ID, mcpparse.CodeInvalidParams, "_meta must carry the protocol version and client capabilities")
 	case m.Method == "server/discover":
-		return h.discover(m)
-	case m.Method == "tools/list":
-		return h.listModern(ctx, c, m, version)
+		return h.discover(c, m)
+	}
+	if k, ok := listOf(m.Method); ok && h.offered(c.gate.Apps(), mcpparse.EraModern).has(k) {
+		return h.listModern(ctx, c, m, k, version)
 	}
 	return fault(http.StatusNotFound, m.ID, mcpparse.CodeMethodNotFound, "method not found")
 }
 
-func (h *Hub) discover(m mcpparse.Message) authz.Reply {
+// unfit refuses what is no message of this protocol version.
+func (h *Hub) unfit(m mcpparse.Message, version string) *authz.Reply {
+	var r authz.Reply
+	switch {
+	case version == "" || m.Version != "" && m.Version != version:
+		r = fault(http.StatusBadRequest, m.ID, mcpparse.CodeHeaderMismatch, "MCP-Protocol-Version does not match the body")
+	case !mcpparse.Served(mcpparse.EraModern, version):
+		r = unsupportedVersion(m.ID, version)
+	case m.Kind == mcpparse.Response:
+		r = fault(http.StatusBadRequest, nil, mcpparse.CodeInvalidRequest, "a client sends no responses in this protocol version")
+	case m.Kind == mcpparse.Request && (m.Version == "" || !m.HasClientCapabilities):
+		r = fault(http.StatusBadRequest, m.ID, mcpparse.CodeInvalidParams, "_meta must carry the protocol version and client capabilities")
+	default:
+		return nil
+	}
+	return &r
+}
+
+func (h *Hub) discover(c caller, m mcpparse.Message) authz.Reply {
 	return result(m.ID, encode(discoverResult{
 		ResultType:        "complete",
 		SupportedVersions: mcpparse.Versions(),
-		Capabilities:      toolsOnly,
+		Capabilities:      h.offered(c.gate.Apps(), mcpparse.EraModern).capabilities(true),
 		TTL:               discoverTTL.Milliseconds(),
 		CacheScope:        "private",
 		Meta:              map[string]any{metaServerInfo: h.client.self},

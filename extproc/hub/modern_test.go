@@ -11,8 +11,8 @@ func TestDiscover(t *testing.T) {
 	h := newHub(t, apps(), egress{})
 	rec := askModern(h, "alice", "server/discover", "")
 	want := `{"jsonrpc":"2.0","id":"m","result":{"resultType":"complete",` +
-		`"supportedVersions":["2026-07-28","2025-11-25","2025-06-18","2024-11-05"],"capabilities":{"tools":{}},` +
-		`"ttlMs":300000,"cacheScope":"private",` +
+		`"supportedVersions":["2026-07-28","2025-11-25","2025-06-18","2024-11-05"],"capabilities":{"tools":{"listChanged":true}},` +
+		`"ttlMs":60000,"cacheScope":"private",` +
 		`"_meta":{"io.modelcontextprotocol/serverInfo":{"name":"sallyport","version":"1.2.3"}}}}`
 	if diff := cmp.Diff(want, rec.Body.String()); diff != "" || rec.Code != 200 {
 		t.Error(rec.Code, diff)

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/authz"
-	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -34,6 +33,7 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	}
 	stopped := make(chan error, 1)
 	defer context.AfterFunc(ctx, func() {
+		h.Drain()
 		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
 		stopped <- srv.Shutdown(grace)
@@ -46,51 +46,68 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 
 // caller is a verified request.
 type caller struct {
-	gate Gate
-	req  authz.Request
-	id   *token.Identity
+	gate   Gate
+	req    authz.Request
+	who    *authz.Caller
+	sealed string // session id of a message of the 2024-11-05 transport
+	ticket string // what the gate has decided, sealed
 }
 
 // ServeHTTP answers one message.
 func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	write(w, h.answer(w, r))
-}
-
-func (h *Hub) answer(w http.ResponseWriter, r *http.Request) authz.Reply {
-	c := caller{gate: h.cfg.Gate(), req: request(r)}
-	id, refusal := c.gate.Identify(r.Context(), c.req)
+	c := caller{gate: h.cfg.Gate(), req: request(r), sealed: r.Header.Get(authz.SessionHeader), ticket: r.Header.Get(authz.TicketHeader)}
+	who, refusal := c.gate.Identify(r.Context(), c.req)
 	if refusal != nil {
-		return *refusal
+		write(w, *refusal)
+		return
 	}
-	c.id = id
-	switch r.Method {
-	case http.MethodPost:
-		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.cfg.MaxRequestBytes))
-		if err != nil {
-			return unreadable(err)
-		}
-		return h.message(r.Context(), c, body)
-	case http.MethodDelete:
-		return h.endSession(c)
+	c.who = who
+	switch {
+	case r.Method == http.MethodPost:
+		h.post(w, r, c)
+	case r.Method == http.MethodDelete:
+		write(w, h.endSession(r.Context(), c))
+	case r.Method == http.MethodGet && c.req.Path == h.cfg.Paths.SSE:
+		h.oldStream(w, r, c)
+	case r.Method == http.MethodGet && c.req.Path == h.cfg.Paths.MCP:
+		h.sessionEvents(w, r, c)
+	default:
+		write(w, h.methodNotAllowed())
 	}
-	return h.methodNotAllowed()
 }
 
-// message answers a POSTed message. The gate has judged it already; here it is judged again, because this is where
-// it is read.
-func (h *Hub) message(ctx context.Context, c caller, body []byte) authz.Reply {
+// post answers a POSTed message. The gate has judged it already; here it is judged again, because this is where it is
+// read.
+func (h *Hub) post(w http.ResponseWriter, r *http.Request, c caller) {
 	if contentType, _ := c.req.Header.Get("content-type"); !isType(contentType, "application/json") {
-		return fault(http.StatusUnsupportedMediaType, nil, mcpparse.CodeInvalidRequest, "content-type must be application/json")
+		write(w, fault(http.StatusUnsupportedMediaType, nil, mcpparse.CodeInvalidRequest, "content-type must be application/json"))
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.cfg.MaxRequestBytes))
+	if err != nil {
+		write(w, unreadable(err))
+		return
 	}
 	m, err := mcpparse.Parse(body)
 	if err != nil {
-		return malformed(err)
+		write(w, malformed(err))
+		return
 	}
 	version, _ := c.req.Header.Get("mcp-protocol-version")
-	if m.Version != "" || mcpparse.ClassifyVersion(version) == mcpparse.EraModern {
-		return h.modern(ctx, c, m, version)
+	old := c.req.Path == h.cfg.Paths.Message && c.req.Path != h.cfg.Paths.MCP
+	modern := !old && (m.Version != "" || mcpparse.ClassifyVersion(version) == mcpparse.EraModern)
+	switch {
+	case old:
+		h.oldMessage(w, r, c, m)
+	case c.ticket != "":
+		h.carried(w, r, c, m, modern)
+	case modern && m.Method == "subscriptions/listen" && m.Kind == mcpparse.Request:
+		h.listen(w, r, c, m, version)
+	case modern:
+		write(w, h.modern(r.Context(), c, m, version))
+	default:
+		write(w, h.legacy(r.Context(), c, m, version))
 	}
-	return h.legacy(ctx, c, m, version)
 }
 
 // request is r as the gate sees requests.
@@ -166,8 +183,11 @@ func unreadable(err error) authz.Reply {
 
 func (h *Hub) methodNotAllowed() authz.Reply {
 	allow := "POST"
-	if h.cfg.SessionHeader != "" && h.cfg.ClientMayEnd {
-		allow = "POST, DELETE"
+	if h.cfg.SessionHeader != "" {
+		allow = "GET, POST"
+		if h.cfg.ClientMayEnd {
+			allow = "GET, POST, DELETE"
+		}
 	}
 	return fault(http.StatusMethodNotAllowed, nil, mcpparse.CodeInvalidRequest, "method not allowed", [2]string{"allow", allow})
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/modelcontextprotocol/go-sdk/mcp"
 
 	"github.com/sallyport/sallyport/authz"
-	"github.com/sallyport/sallyport/authz/token"
 )
 
 func copyBody(w http.ResponseWriter, r io.Reader) { _, _ = io.Copy(w, r) }
@@ -68,7 +67,7 @@ type recordingGate struct {
 	got *authz.Request
 }
 
-func (g *recordingGate) Identify(ctx context.Context, r authz.Request) (*token.Identity, *authz.Reply) {
+func (g *recordingGate) Identify(ctx context.Context, r authz.Request) (*authz.Caller, *authz.Reply) {
 	*g.got = r
 	return g.testGate.Identify(ctx, r)
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -27,16 +29,25 @@ var ErrUnavailable = errors.New("hub: upstream unavailable")
 // upstream is what is known of one app's server.
 type upstream struct {
 	name, route, prefix string
+	fixed               mcpparse.Era // the only era to speak to it; EraUnknown: find out
+	old                 bool         // it speaks the 2024-11-05 transport
+	base                *url.URL     // … at this address
 
 	mu     sync.Mutex
 	eras   eras
+	offers offers
+	own    UpstreamSession // the hub's session, for lists; the zero value is none
 	probes backoff
 	vague  bool // the last probe was answered, but as no revision has it
 
-	catalogue *catalogue // last good list; nil: none yet
-	tried     bool       // the list has been asked for
+	catalogue *catalogue // last good lists; nil: none yet
+	tried     bool       // the lists have been asked for
+	watched   bool       // somebody listens for changes of the lists
 	down      bool       // the last attempt failed
 	next      time.Time  // when to ask again
+	read      time.Time  // when they were last asked for
+	reading   bool       // they are being asked for
+	missed    bool       // … and have changed since
 	lists     backoff
 }
 
@@ -45,8 +56,11 @@ type eras struct{ modern, legacy bool }
 
 func (e eras) known() bool { return e.modern || e.legacy }
 
-// either is what an upstream is taken to speak that does not say: an agent's call is sent to it in the agent's own era.
-var either = eras{modern: true, legacy: true}
+// either is what an upstream is taken to speak that does not say: an agent's call is sent to it in the agent's own era,
+// unless the configuration knows better.
+func (u *upstream) either() eras {
+	return eras{modern: u.fixed != mcpparse.EraLegacy && !u.old, legacy: u.fixed != mcpparse.EraModern}
+}
 
 // key tells this upstream from the one that had its name before a reload.
 func (u *upstream) key(what string) string {
@@ -70,16 +84,29 @@ func (u *upstream) speaks(now time.Time) (e eras, settled bool) {
 	defer u.mu.Unlock()
 	settled = u.eras.known() || now.Before(u.probes.until)
 	if u.vague && settled {
-		return either, true
+		return u.either(), true
 	}
 	return u.eras, settled
 }
 
+// offering returns what is known of the eras and of what the upstream can do.
+func (u *upstream) offering() (eras, offers) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.eras, u.offers
+}
+
 // probed keeps the outcome of a probe.
-func (u *upstream) probed(e eras, vague bool, now time.Time) {
+func (u *upstream) probed(e eras, o offers, vague bool, now time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.eras, u.vague = e, vague
+	switch {
+	case e.known():
+		u.offers = o // what it last offered stays offered while it is away
+	case vague && u.offers == (offers{}):
+		u.offers = offers{tools: true} // it did not say; its list will tell
+	}
 	if e.known() {
 		u.probes = backoff{}
 	} else {
@@ -115,12 +142,12 @@ func (h *Hub) speaks(ctx context.Context, u *upstream) (eras, error) {
 		if e, _ := u.speaks(h.cfg.Now()); e.known() {
 			return e, nil // found while this was waiting its turn
 		}
-		e, err := h.probe(ctx, u)
+		e, o, err := h.probe(ctx, u)
 		vague := err != nil && !errors.Is(err, errUnreachable)
-		u.probed(e, vague, h.cfg.Now())
+		u.probed(e, o, vague, h.cfg.Now())
 		switch {
 		case vague:
-			return either, nil
+			return u.either(), nil
 		case err != nil:
 			return eras{}, fmt.Errorf("%w: probe %s: %w", ErrUnavailable, u.name, err)
 		}
@@ -130,137 +157,226 @@ func (h *Hub) speaks(ctx context.Context, u *upstream) (eras, error) {
 
 // probe asks an upstream for its era: discover first, and for any answer that is not a modern server's, initialize
 // (versioning, "Backward Compatibility").
-func (h *Hub) probe(ctx context.Context, u *upstream) (eras, error) {
-	e, discoverErr := h.askVersions(ctx, u)
-	if e.modern || errors.Is(discoverErr, errUnreachable) {
-		return e, discoverErr
+func (h *Hub) probe(ctx context.Context, u *upstream) (eras, offers, error) {
+	if u.old {
+		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, "")
+		if err != nil {
+			return eras{}, offers{}, err
+		}
+		return eras{legacy: true}, conn.offers, nil
 	}
-	_, err := h.handshake(ctx, u, sessionKey{catalogueOwner, u.name})
+	var discoverErr error
+	if u.fixed != mcpparse.EraLegacy {
+		var e eras
+		var o offers
+		e, o, discoverErr = h.askVersions(ctx, u)
+		e.legacy = e.legacy && u.fixed == mcpparse.EraUnknown
+		if discoverErr == nil && !e.modern && u.fixed == mcpparse.EraModern {
+			discoverErr = fmt.Errorf("%w: it does not speak %s", errRefused, mcpparse.LatestModern)
+		}
+		if e.modern || u.fixed == mcpparse.EraModern || errors.Is(discoverErr, errUnreachable) {
+			return e, o, discoverErr
+		}
+	}
+	s, o, err := h.handshake(ctx, u, session.Session{}, "")
 	switch {
 	case err == nil:
-		return eras{legacy: true}, nil
+		u.keepOwn(s)
+		return eras{legacy: true}, o, nil
 	case errors.Is(discoverErr, errGuarded) && errors.Is(err, errGuarded):
 		// It shows strangers nothing. An agent's call, which carries a token, is sent in the agent's own era.
-		return either, nil
+		return u.either(), offers{tools: true}, nil
 	}
-	return eras{}, err
+	return eras{}, offers{}, err
 }
 
-func (h *Hub) askVersions(ctx context.Context, u *upstream) (eras, error) {
+// askVersions asks once more when the question's own version is refused, and named among those that are not: to go on with
+// initialize would be wrong, as only modern servers know that refusal.
+func (h *Hub) askVersions(ctx context.Context, u *upstream) (eras, offers, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeDeadline)
 	defer cancel()
-	a, err := h.client.call(ctx, leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}, "server/discover", nil)
+	l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}
+	a, err := h.client.call(ctx, l, "server/discover", nil)
+	var other *otherVersions
+	if errors.As(err, &other) && slices.Contains(other.supported, l.version) {
+		a, err = h.client.call(ctx, l, "server/discover", nil)
+	}
 	if err != nil {
-		return eras{}, err
+		return eras{}, offers{}, err
 	}
 	var e eras
-	for _, v := range gjson.GetBytes(a.result, "supportedVersions").Array() {
-		e.modern = e.modern || v.Str == mcpparse.LatestModern
-		e.legacy = e.legacy || slices.Contains(negotiated, v.Str)
+	for _, v := range texts(gjson.GetBytes(a.result, "supportedVersions")) {
+		e.modern = e.modern || v == mcpparse.LatestModern
+		e.legacy = e.legacy || slices.Contains(negotiated, v)
 	}
-	return e, nil
+	e.legacy = e.legacy || e.modern // TypeScript's and Python's servers leave out what begins with initialize; Leg finds out
+	return e, readOffers(a.result), nil
 }
 
-// Leg says how to speak to app on behalf of owner: in the agent's own era where the upstream speaks it, else in the
-// other. It opens a session when the upstream wants one. Errors are ErrUnavailable, or ctx's.
-func (h *Hub) Leg(ctx context.Context, app *authz.App, owner string, era mcpparse.Era) (authz.Leg, error) {
+// Leg says how to speak to app on behalf of p: in the agent's own era where the upstream speaks it, else in the other. It
+// opens a session when the upstream wants one. Errors are ErrUnavailable, or ctx's.
+func (h *Hub) Leg(ctx context.Context, app *authz.App, p authz.Peer) (authz.Leg, error) {
 	u := h.upstream(app)
 	e, err := h.speaks(ctx, u)
 	if err != nil {
 		return authz.Leg{}, err
 	}
 	modern := authz.Leg{Era: mcpparse.EraModern, Version: mcpparse.LatestModern}
-	if e.modern && (era == mcpparse.EraModern || !e.legacy) {
+	if e.modern && (p.Era == mcpparse.EraModern || !e.legacy) {
 		return modern, nil
 	}
-	s, err := h.openSession(ctx, u, owner)
+	s, err := h.openSession(ctx, app, u, p)
 	switch {
 	case err == nil:
-		return authz.Leg{Era: mcpparse.EraLegacy, Version: s.version, SessionID: s.id}, nil
-	case e.modern && errors.Is(err, errRefused):
+		return authz.Leg{Era: mcpparse.EraLegacy, Version: s.Version, SessionID: s.ID, Indirect: u.old}, nil
+	case e.modern && (errors.Is(err, errRefused) || errors.Is(err, errBadAnswer)):
 		u.modernOnly()
 		return modern, nil
 	case errors.Is(err, errRefused):
 		u.doubt()
-	case errors.Is(err, errBadAnswer): // no handshake that we understand: the call itself may fare better
+	case errors.Is(err, errBadAnswer) && !u.old: // no handshake that we understand: the call itself may fare better
 		return authz.Leg{Era: mcpparse.EraLegacy, Version: mcpparse.LatestLegacy}, nil
 	}
 	return authz.Leg{}, err
 }
 
-// openSession returns owner's session at u, opening it when there is none.
-func (h *Hub) openSession(ctx context.Context, u *upstream, owner string) (upstreamSession, error) {
-	k := sessionKey{owner, u.name}
-	if s, ok := h.open.get(k, h.cfg.Now()); ok && s.route == u.route {
-		return s, nil
+// openSession returns p's session at app, opening it when there is none.
+func (h *Hub) openSession(ctx context.Context, app *authz.App, u *upstream, p authz.Peer) (UpstreamSession, error) {
+	find := func(ctx context.Context) (UpstreamSession, bool, error) {
+		s, ok, err := h.store.Upstream(ctx, p.Owner, u.name)
+		if u.old && ok {
+			ok = h.conns.get(p.Owner, u.name) != nil // the connection is this process's
+		}
+		return s, ok && s.Route == u.route, err
 	}
-	return once(ctx, h, u.key("open")+"\x00"+owner, handshakeDeadline, func(ctx context.Context) (upstreamSession, error) {
-		if s, ok := h.open.get(k, h.cfg.Now()); ok && s.route == u.route {
-			return s, nil
+	if s, ok, err := find(ctx); ok || err != nil {
+		return s, err
+	}
+	token, err := p.Token(ctx, app)
+	if err != nil {
+		return UpstreamSession{}, fmt.Errorf("%w: token for a session at %s: %w", ErrUnavailable, u.name, err)
+	}
+	return once(ctx, h, u.key("open")+"\x00"+p.Owner, handshakeDeadline+closeDeadline, func(ctx context.Context) (UpstreamSession, error) {
+		if s, ok, err := find(ctx); ok || err != nil {
+			return s, err
 		}
-		s, err := h.handshake(ctx, u, k)
-		switch {
-		case err == nil:
-			return s, nil
-		case errors.Is(err, errGuarded):
-			return h.keep(k, upstreamSession{app: u.name, route: u.route, version: mcpparse.LatestLegacy}), nil
-		case errors.Is(err, errUnreachable):
-			u.probed(eras{}, false, h.cfg.Now()) // everybody's calls fail fast until it answers again
-		}
-		return upstreamSession{}, fmt.Errorf("%w: initialize %s: %w", ErrUnavailable, u.name, err)
+		return h.open(ctx, u, p, token)
 	})
 }
 
-// handshake opens a session and keeps it under k.
-func (h *Hub) handshake(ctx context.Context, u *upstream, k sessionKey) (upstreamSession, error) {
+func (h *Hub) open(ctx context.Context, u *upstream, p authz.Peer, token string) (UpstreamSession, error) {
+	agent := h.agentOf(ctx, p.Session)
+	var s UpstreamSession
+	var err error
+	if u.old {
+		var conn *oldConn
+		if conn, err = h.connect(ctx, u, p.Owner, agent, token); err == nil {
+			s = UpstreamSession{App: u.name, Route: u.route, ID: conn.id, Version: conn.version, Logging: conn.offers.logging}
+		}
+	} else {
+		s, _, err = h.handshake(ctx, u, agent, token)
+	}
+	switch {
+	case err == nil:
+		h.replay(ctx, u, p.Owner, s, token)
+	case errors.Is(err, errGuarded): // it shows strangers nothing; the call brings a token
+		s = UpstreamSession{App: u.name, Route: u.route, Version: mcpparse.LatestLegacy}
+	case errors.Is(err, errUnreachable):
+		u.probed(eras{}, offers{}, false, h.cfg.Now()) // everybody's calls fail fast until it answers again
+		fallthrough
+	default:
+		return UpstreamSession{}, fmt.Errorf("%w: initialize %s: %w", ErrUnavailable, u.name, err)
+	}
+	if s.ID != "" {
+		h.cfg.Metrics.opened.WithLabelValues(u.name).Inc()
+	}
+	displaced, err := h.store.PutUpstream(ctx, p.Owner, s)
+	h.closeLater(displaced...)
+	if err == nil {
+		h.tell(ctx, p.Owner, note{Opened: u.name})
+		if !u.old {
+			h.awaitStream(ctx, p.Owner, s)
+		}
+	}
+	return s, err
+}
+
+// handshake opens a session in the name of an agent; of nobody when it is zero.
+func (h *Hub) handshake(ctx context.Context, u *upstream, agent session.Session, token string) (UpstreamSession, offers, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeDeadline)
 	defer cancel()
-	id, version, err := h.client.initialize(ctx, u.route)
+	got, err := h.client.initialize(ctx, leg{route: u.route, era: mcpparse.EraLegacy, token: token}, agent)
 	if err != nil {
-		return upstreamSession{}, err
+		return UpstreamSession{}, offers{}, err
 	}
-	return h.keep(k, upstreamSession{app: u.name, route: u.route, id: id, version: version}), nil
+	s := UpstreamSession{App: u.name, Route: u.route, ID: got.id, Version: got.version, Logging: got.offers.logging}
+	return s, got.offers, nil
 }
 
-func (h *Hub) keep(k sessionKey, s upstreamSession) upstreamSession {
-	s.used = h.cfg.Now()
-	for _, displaced := range h.open.put(k, s) {
-		h.closeLater(displaced)
+// replay tells a new session what its owner had asked of the one before: the log level, and subscriptions.
+func (h *Hub) replay(ctx context.Context, u *upstream, owner string, s UpstreamSession, token string) {
+	facts, err := h.store.Facts(ctx, owner)
+	if err != nil {
+		return
 	}
-	return s
-}
-
-// Forget drops owner's session at app: the upstream no longer knows it.
-func (h *Hub) Forget(app *authz.App, owner string) {
-	h.open.remove(sessionKey{owner, app.Name})
-}
-
-// Touch marks an agent's session as used. It reports false when the session has ended.
-func (h *Hub) Touch(s session.Session) bool {
-	return h.agents.touch(s.ID, h.cfg.Now())
-}
-
-// End ends an agent's session, and in the background the sessions that upstreams opened for it.
-func (h *Hub) End(sessionID string) {
-	h.agents.end(sessionID)
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	for name := range h.upstreams {
-		if s, ok := h.open.remove(sessionKey{sessionID, name}); ok {
-			h.closeLater(s)
+	for key, value := range facts {
+		uri, subscribed := strings.CutPrefix(key, factSubscribed)
+		switch {
+		case key == factLevel && s.Logging:
+			_, err = h.ask(ctx, u, owner, s, token, "logging/setLevel", encode(map[string]string{"level": value}))
+		case subscribed && value == u.name:
+			_, err = h.ask(ctx, u, owner, s, token, "resources/subscribe", encode(map[string]string{"uri": uri}))
+		}
+		if err != nil {
+			h.cfg.Log.Info("a new upstream session could not be told what the one before knew", "app", u.name, "error", err)
 		}
 	}
 }
 
-// closeLater has an upstream session closed in the background, as a courtesy: when too many wait, it is left to the
-// upstream's own timeout.
-func (h *Hub) closeLater(s upstreamSession) {
-	if s.id == "" {
-		return
+// ask sends a request of our own in a legacy session, whichever transport that has.
+func (h *Hub) ask(ctx context.Context, u *upstream, owner string, s UpstreamSession, token, method string, params []byte) ([]byte, error) {
+	if conn := h.conns.get(owner, u.name); u.old && conn != nil {
+		return conn.call(ctx, h.client.newID(), method, params, token)
 	}
-	select {
-	case h.closing <- s:
-	default:
+	a, err := h.client.call(ctx, legOf(s, token), method, params)
+	return a.result, err
+}
+
+// legOf is how to speak in a legacy session.
+func legOf(s UpstreamSession, token string) leg {
+	return leg{route: s.Route, era: mcpparse.EraLegacy, version: s.Version, session: s.ID, token: token}
+}
+
+func (u *upstream) keepOwn(s UpstreamSession) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.own = s
+}
+
+// Touch marks an agent's session as used. It reports false when the session has ended.
+func (h *Hub) Touch(ctx context.Context, s session.Session) (bool, error) {
+	return h.store.Touch(ctx, s.ID)
+}
+
+// end ends an agent's session, and in the background the sessions that upstreams opened for it.
+func (h *Hub) end(ctx context.Context, owner string) error {
+	open, err := h.store.End(ctx, owner)
+	h.closeLater(open...)
+	h.tell(ctx, owner, note{Ended: true})
+	return err
+}
+
+// closeLater has upstream sessions closed in the background, as a courtesy: when too many wait, they are left to the
+// upstreams' own timeouts.
+func (h *Hub) closeLater(open ...UpstreamSession) {
+	for _, s := range open {
+		if s.ID == "" {
+			continue
+		}
+		select {
+		case h.closing <- s:
+		default:
+		}
 	}
 }
 
@@ -275,10 +391,14 @@ func (h *Hub) closeSessions(ctx context.Context) {
 	}
 }
 
-func (h *Hub) closeSession(ctx context.Context, s upstreamSession) {
+func (h *Hub) closeSession(ctx context.Context, s UpstreamSession) {
+	h.cfg.Metrics.closed.WithLabelValues(s.App).Inc()
+	if h.conns.closeID(s.ID) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, closeDeadline)
 	defer cancel()
-	if err := h.client.end(ctx, leg{route: s.route, version: s.version, session: s.id}); err != nil {
-		h.cfg.Log.Debug("upstream session not closed", "app", s.app, "error", err)
+	if err := h.client.end(ctx, legOf(s, "")); err != nil {
+		h.cfg.Log.Debug("upstream session not closed", "app", s.App, "error", err)
 	}
 }

@@ -21,9 +21,16 @@ import (
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
+// peer is an agent of an era that upstreams know by owner, without a token for what belongs to no single call.
+func peer(owner string, era mcpparse.Era) authz.Peer {
+	return authz.Peer{Owner: owner, Era: era, Token: noTokenFor}
+}
+
+func noTokenFor(context.Context, *authz.App) (string, error) { return "", nil }
+
 func mustLeg(t *testing.T, h *Hub, a *authz.App, owner string, era mcpparse.Era) authz.Leg {
 	t.Helper()
-	l, err := h.Leg(t.Context(), a, owner, era)
+	l, err := h.Leg(t.Context(), a, peer(owner, era))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,12 +39,12 @@ func mustLeg(t *testing.T, h *Hub, a *authz.App, owner string, era mcpparse.Era)
 
 // The agent's own era is preferred; the other one is spoken when the upstream knows no better.
 func TestLegChoosesTheEra(t *testing.T) {
-	sessionless := legacyScript(tools())
+	sessionless := legacyScript(toolList())
 	sessionless.sessionID = nil
 	dual := &script{results: map[string]string{"server/discover": dualDiscover, "initialize": legacyInit}}
 	pretender := &script{results: map[string]string{"server/discover": dualDiscover}} // initialize is refused
 	stranger := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(401) })
-	guarded := legacyScript(tools()) // shows its handshake to everybody, discover to nobody
+	guarded := legacyScript(toolList()) // shows its handshake to everybody, discover to nobody
 	guarded.before = func(w http.ResponseWriter, m rpc) bool {
 		if m.Method == "server/discover" {
 			w.WriteHeader(401)
@@ -54,8 +61,8 @@ func TestLegChoosesTheEra(t *testing.T) {
 		fromModern authz.Leg
 		fromLegacy authz.Leg
 	}{
-		{"modern", modernScript(tools()), modern, modern},
-		{"legacy", legacyScript(tools()), with(legacy, "upstream-session-*"), with(legacy, "upstream-session-*")},
+		{"modern", modernScript(toolList()), modern, modern},
+		{"legacy", legacyScript(toolList()), with(legacy, "upstream-session-*"), with(legacy, "upstream-session-*")},
 		{"legacy without sessions", sessionless, legacy, legacy},
 		{"both", dual, modern, legacy},
 		{"both, so it says", pretender, modern, modern},
@@ -99,7 +106,7 @@ func TestLegOpensUsableSession(t *testing.T) {
 // gets one.
 func TestUpstreamSessionsAreNotShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := legacyScript(tools())
+		up := legacyScript(toolList())
 		up.before = func(http.ResponseWriter, rpc) bool {
 			time.Sleep(100 * time.Millisecond) // so that handshakes overlap
 			return false
@@ -113,14 +120,14 @@ func TestUpstreamSessionsAreNotShared(t *testing.T) {
 		for i := range 2 * owners * calls {
 			owner, at := fmt.Sprint("owner", i%owners), []string{"up", "other"}[i%2]
 			wait.Go(func() {
-				l, err := h.Leg(t.Context(), app(at), owner, mcpparse.EraLegacy)
+				l, err := h.Leg(t.Context(), app(at), peer(owner, mcpparse.EraLegacy))
 				if err != nil {
 					t.Error(err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
-				note(sessionsOf, owner+" at "+at, l.SessionID)
-				note(ownersOf, l.SessionID, owner+" at "+at)
+				mark(sessionsOf, owner+" at "+at, l.SessionID)
+				mark(ownersOf, l.SessionID, owner+" at "+at)
 			})
 		}
 		wait.Wait()
@@ -142,20 +149,31 @@ func TestUpstreamSessionsAreNotShared(t *testing.T) {
 	})
 }
 
-func note(m map[string]map[string]bool, k, v string) {
+func mark(m map[string]map[string]bool, k, v string) {
 	if m[k] == nil {
 		m[k] = map[string]bool{}
 	}
 	m[k][v] = true
 }
 
-func TestForget(t *testing.T) {
-	h := newHub(t, apps("up"), egress{"app/up": legacyScript(tools())})
+// A call whose session the upstream lost is sent again in a new one, of the same owner and of no other.
+func TestResend(t *testing.T) {
+	up := legacyScript(toolList())
+	up.results["tools/call"] = `{"content":[]}`
+	h := newHub(t, apps("up"), egress{"app/up": up})
 	first := mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy)
 	others := mustLeg(t, h, app("up"), "b", mcpparse.EraLegacy)
-	h.Forget(app("up"), "a")
-	if again := mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy); again.SessionID == first.SessionID || again.SessionID == "" {
+	const body = `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}`
+	reply, err := h.Resend(t.Context(), app("up"), peer("a", mcpparse.EraLegacy), first, authz.Resent{ID: []byte("7"), Body: []byte(body), Token: "secret", Limit: 1 << 20})
+	if err != nil || reply.Status != 200 || string(reply.Body) != `{"jsonrpc":"2.0","id":7,"result":{"content":[]}}` {
+		t.Fatalf("%+v, %v", reply, err)
+	}
+	again := mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy)
+	if again.SessionID == first.SessionID || again.SessionID == "" {
 		t.Errorf("%q after %q", again.SessionID, first.SessionID)
+	}
+	if sent := up.last("tools/call"); sent.session != again.SessionID || sent.authorization != "Bearer secret" {
+		t.Errorf("sent in %q with %q", sent.session, sent.authorization)
 	}
 	if still := mustLeg(t, h, app("up"), "b", mcpparse.EraLegacy); still != others {
 		t.Errorf("another owner's session changed: %+v", still)
@@ -208,7 +226,7 @@ func TestDeleteFansOut(t *testing.T) {
 // Upstream sessions that nobody uses are closed.
 func TestIdleUpstreamSessionsAreClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := legacyScript(tools())
+		up := legacyScript(toolList())
 		h := newHub(t, apps("up"), egress{"app/up": up}, func(c *Config) { c.SessionTimeout = 10 * time.Minute })
 		first := mustLeg(t, h, app("up"), "owner", mcpparse.EraLegacy)
 		time.Sleep(9 * time.Minute)
@@ -228,7 +246,7 @@ func TestIdleUpstreamSessionsAreClosed(t *testing.T) {
 // The catalogue opens a new session when the upstream lost its own.
 func TestListSurvivesLostSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		up := legacyScript(tools("a"))
+		up := legacyScript(toolList("a"))
 		var lost atomic.Bool
 		up.before = func(w http.ResponseWriter, m rpc) bool {
 			if m.Method == "initialize" {
@@ -261,7 +279,7 @@ func TestUpstreamChangesEra(t *testing.T) {
 			era     mcpparse.Era // of what is there before
 		}{
 			{stateful(sdkServer(t, "b")), mcpparse.EraModern},
-			{modernScript(tools("c")), mcpparse.EraLegacy},
+			{modernScript(toolList("c")), mcpparse.EraLegacy},
 			{http.NotFoundHandler(), mcpparse.EraModern},
 		} {
 			if got := mustLeg(t, h, app("up"), "owner", mcpparse.EraModern).Era; got != next.era {
@@ -276,12 +294,14 @@ func TestUpstreamChangesEra(t *testing.T) {
 // A legacy agent's call finds a replaced server out by itself: it fails, the next one is right.
 func TestLegDoubtsTheEra(t *testing.T) {
 	up := &switchable{}
-	up.set(legacyScript(tools()))
+	up.set(legacyScript(toolList()))
 	h := newHub(t, apps("up"), egress{"app/up": up})
 	mustLeg(t, h, app("up"), "owner", mcpparse.EraLegacy)
-	up.set(modernScript(tools()))
-	h.Forget(app("up"), "owner")
-	if _, err := h.Leg(t.Context(), app("up"), "owner", mcpparse.EraLegacy); !errors.Is(err, ErrUnavailable) {
+	up.set(modernScript(toolList()))
+	if err := h.store.RemoveUpstream(t.Context(), "owner", "up", "upstream-session-2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Leg(t.Context(), app("up"), peer("owner", mcpparse.EraLegacy)); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
 	if l := mustLeg(t, h, app("up"), "owner", mcpparse.EraLegacy); l.Era != mcpparse.EraModern {
@@ -291,7 +311,7 @@ func TestLegDoubtsTheEra(t *testing.T) {
 
 // An upstream that turned the legacy handshake down is not asked for it again.
 func TestRefusedHandshakeIsRemembered(t *testing.T) {
-	up := &script{results: map[string]string{"server/discover": dualDiscover, "tools/list": tools()}}
+	up := &script{results: map[string]string{"server/discover": dualDiscover, "tools/list": toolList()}}
 	h := newHub(t, apps("up"), egress{"app/up": up})
 	for range 5 {
 		mustLeg(t, h, app("up"), "owner", mcpparse.EraLegacy)
@@ -321,7 +341,7 @@ func TestUnavailable(t *testing.T) {
 		up.set(down)
 		h := newHub(t, apps("up"), egress{"app/up": up})
 		for range 600 {
-			_, err := h.Leg(t.Context(), app("up"), "owner", mcpparse.EraModern)
+			_, err := h.Leg(t.Context(), app("up"), peer("owner", mcpparse.EraModern))
 			if !errors.Is(err, ErrUnavailable) {
 				t.Fatal(err)
 			}
@@ -330,7 +350,7 @@ func TestUnavailable(t *testing.T) {
 		if n := down.count("server/discover"); n < 20 || n > 30 {
 			t.Errorf("asked %d times in 10 minutes", n)
 		}
-		up.set(modernScript(tools()))
+		up.set(modernScript(toolList()))
 		time.Sleep(31 * time.Second)
 		mustLeg(t, h, app("up"), "owner", mcpparse.EraModern)
 	})
@@ -340,13 +360,13 @@ func TestUnavailable(t *testing.T) {
 func TestHangingHandshake(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		up := &switchable{}
-		up.set(legacyScript(tools()))
+		up.set(legacyScript(toolList()))
 		h := newHub(t, apps("up"), egress{"app/up": up})
 		mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy)
 		up.set(http.HandlerFunc(hang))
 		begun := time.Now()
 		for _, want := range []time.Duration{handshakeDeadline, handshakeDeadline} { // in all, the second fails at once
-			_, err := h.Leg(t.Context(), app("up"), "b", mcpparse.EraLegacy)
+			_, err := h.Leg(t.Context(), app("up"), peer("b", mcpparse.EraLegacy))
 			if took := time.Since(begun); !errors.Is(err, ErrUnavailable) || took != want {
 				t.Errorf("%v after %v, want %v", err, took, want)
 			}
@@ -355,9 +375,9 @@ func TestHangingHandshake(t *testing.T) {
 }
 
 func TestPanicIsAnError(t *testing.T) {
-	via := egress{"app/bad": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }), "app/good": modernScript(tools("t"))}
+	via := egress{"app/bad": http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("boom") }), "app/good": modernScript(toolList("t"))}
 	h := newHub(t, apps("bad", "good"), via)
-	if _, err := h.Leg(t.Context(), app("bad"), "owner", mcpparse.EraModern); !errors.Is(err, ErrUnavailable) {
+	if _, err := h.Leg(t.Context(), app("bad"), peer("owner", mcpparse.EraModern)); !errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
 	if diff := cmp.Diff([]string{"good_t"}, listTools(t, h, "alice").names(t)); diff != "" {
@@ -370,7 +390,7 @@ func TestLegEndsWithItsContext(t *testing.T) {
 		h := newHub(t, apps("up"), egress{"app/up": http.HandlerFunc(hang)})
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := h.Leg(ctx, app("up"), "owner", mcpparse.EraModern); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := h.Leg(ctx, app("up"), peer("owner", mcpparse.EraModern)); !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}
 	})
@@ -416,7 +436,7 @@ func TestStreamedAnswers(t *testing.T) {
 }
 
 func BenchmarkLeg(b *testing.B) {
-	h, err := New(Config{Gate: func() Gate { return apps("up") }, Upstream: egress{"app/up": legacyScript(tools())}, Log: discard})
+	h, err := New(Config{Gate: func() Gate { return apps("up") }, Sessions: sealer(b), Upstream: egress{"app/up": legacyScript(toolList())}, Log: discard})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -424,7 +444,7 @@ func BenchmarkLeg(b *testing.B) {
 	a := app("up")
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := h.Leg(b.Context(), a, "owner", mcpparse.EraLegacy); err != nil {
+		if _, err := h.Leg(b.Context(), a, peer("owner", mcpparse.EraLegacy)); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -47,7 +47,10 @@ func (s *Service) connected() bool {
 }
 
 // Drain makes the service not ready, so that load balancers turn away before anything stops.
-func (s *Service) Drain() { s.draining.Store(true) }
+func (s *Service) Drain() {
+	s.draining.Store(true)
+	s.hub.Drain()
+}
 
 func (s *Service) adminHandler() http.Handler {
 	mux := http.NewServeMux()

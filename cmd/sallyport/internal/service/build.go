@@ -1,12 +1,14 @@
 package service
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -19,6 +21,8 @@ import (
 	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/exchange"
 	"github.com/sallyport/sallyport/exchange/sts"
+	"github.com/sallyport/sallyport/extproc/hub"
+	"github.com/sallyport/sallyport/mcpparse"
 )
 
 // Translations from the configuration file to what each package wants. Nothing here decides anything.
@@ -40,8 +44,8 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 		}
 	}
 	for _, a := range cfg.Apps {
-		up := a.Upstream.Stream
-		app := envoy.App{Name: a.Name, URL: up.URL, DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval}
+		up := a.Upstream.Endpoint()
+		app := envoy.App{Name: a.Name, URL: up.URL, EndpointEvents: a.Upstream.Transport == "sse", DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval}
 		if t := cfg.TLS[up.TLS]; t != nil {
 			app.TLS = &envoy.UpstreamTLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
 		}
@@ -64,7 +68,10 @@ func messageTimeout(cfg *config.Config) time.Duration {
 // endpoints are the paths at which agents speak MCP, the stream's first.
 func endpoints(cfg *config.Config) []string {
 	t := cfg.MCPProvider.Transports
-	paths := []string{t.Stream.Path}
+	var paths []string
+	if t.Stream.Enabled {
+		paths = append(paths, t.Stream.Path)
+	}
 	if t.SSE.Enabled {
 		paths = append(paths, t.SSE.Path, t.SSE.MessagePath)
 	}
@@ -82,7 +89,7 @@ func sessionHeader(cfg *config.Config) string {
 
 // MCPURL is the address that agents are given.
 func MCPURL(cfg *config.Config) string {
-	return origin(cfg) + cfg.MCPProvider.Transports.Stream.Path
+	return origin(cfg) + endpoints(cfg)[0]
 }
 
 func origin(cfg *config.Config) string {
@@ -175,9 +182,15 @@ func newApp(a *config.App, clients map[string]*exchange.Client) (*authz.App, err
 		return nil, err
 	}
 	app := &authz.App{Name: a.Name, Prefix: a.ToolNamespace.Name, Route: envoy.AppRoute(a.Name), Policy: p,
-		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all"}
+		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all", Timeouts: timeouts(a),
+		Era: map[string]mcpparse.Era{"legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern}[a.Upstream.Era]}
 	if a.ToolNamespace.Disabled {
 		app.Prefix = ""
+	}
+	if a.Upstream.Transport == "sse" {
+		if app.OldTransport, err = url.Parse(a.Upstream.SSE.URL); err != nil {
+			return nil, err
+		}
 	}
 	x := a.Authorization.Outbound.TokenExchange
 	if a.Authorization.Outbound.Type != "tokenExchange" || x == nil {
@@ -185,15 +198,51 @@ func newApp(a *config.App, clients map[string]*exchange.Client) (*authz.App, err
 	}
 	app.Exchange = &authz.ExchangeRule{Exchanger: exchanger{clients[a.Name]}, Audience: x.Audience,
 		Delegation: x.Type == "delegation", ActorToken: x.ActorToken != "", RequireAct: x.RequireAct,
-		AllowOpaque: x.OpaqueTokens, AllowOthers: x.UnlistedTools == "allow", Tools: map[string]authz.ToolRule{}}
+		AllowOpaque: x.OpaqueTokens, AllowOthers: x.UnlistedTools == "allow"}
+	return app, addRules(app.Exchange, x)
+}
+
+// addRules says what each token may do.
+func addRules(rule *authz.ExchangeRule, x *config.TokenExchange) (err error) {
+	tools, prompts, resources := map[string]authz.TokenRule{}, map[string]authz.TokenRule{}, map[string]authz.TokenRule{}
 	for _, t := range x.Tools {
-		rule := authz.ToolRule{Lifetime: t.TTL}
-		for _, s := range t.Scopes {
-			rule.Scopes = append(rule.Scopes, s.Name)
-		}
-		app.Exchange.Tools[t.Name] = rule
+		tools[t.Name] = tokenRule(t.TTL, t.Scopes)
 	}
-	return app, nil
+	for _, p := range x.Prompts {
+		prompts[p.Name] = tokenRule(p.TTL, p.Scopes)
+	}
+	for _, r := range x.Resources {
+		resources[r.URI] = tokenRule(r.TTL, r.Scopes)
+	}
+	if x.Session != nil {
+		session := tokenRule(x.Session.TTL, x.Session.Scopes)
+		rule.Session = &session
+	}
+	for _, l := range []struct {
+		rules    *authz.Rules
+		patterns map[string]authz.TokenRule
+	}{{&rule.Tools, tools}, {&rule.Prompts, prompts}, {&rule.Resources, resources}} {
+		if *l.rules, err = authz.NewRules(l.patterns); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tokenRule(ttl time.Duration, scopes []config.Scope) authz.TokenRule {
+	rule := authz.TokenRule{Lifetime: ttl}
+	for _, s := range scopes {
+		rule.Scopes = append(rule.Scopes, s.Name)
+	}
+	return rule
+}
+
+func timeouts(a *config.App) authz.Timeouts {
+	t := authz.Timeouts{Default: a.Timeout, Tools: map[string]time.Duration{}}
+	for _, tool := range a.ToolTimeouts {
+		t.Tools[tool.Name] = tool.Timeout
+	}
+	return t
 }
 
 // newSealer seals session ids with the configured key, or with one that lives as long as the process.
@@ -204,6 +253,22 @@ func newSealer(cfg *config.Config) (*session.Sealer, error) {
 		rand.Read(key)
 	}
 	return session.NewSealer(key)
+}
+
+// storeDeadline bounds the first word with the session store. One that is away at the start is an error of the
+// configuration; one that goes away later refuses legacy messages until it is back.
+const storeDeadline = 5 * time.Second
+
+// newStore opens what replicas share about sessions, or keeps it in memory.
+func newStore(cfg *config.Config, log *slog.Logger) (hub.Store, error) {
+	timeout := cfg.MCPProvider.Transports.Stream.Session.Timeout
+	address, ok := cfg.Session.Redis()
+	if !ok {
+		return hub.NewMemory(timeout, time.Now), nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), storeDeadline)
+	defer cancel()
+	return hub.NewRedis(ctx, address, timeout, time.Now, log)
 }
 
 func audiences(cfg *config.Config) []string {
@@ -239,4 +304,17 @@ func newSTS(cfg *config.Config, log *slog.Logger) (*sts.Server, error) {
 			Redirects: cl.RedirectURIs, Grants: cl.Grants, Scopes: cl.Scopes, Exchange: sts.Exchange(cl.Exchange)})
 	}
 	return sts.New(c)
+}
+
+// paths are where the gate answers what.
+func paths(cfg *config.Config) authz.Paths {
+	t := cfg.MCPProvider.Transports
+	p := authz.Paths{Metadata: cfg.MCPProvider.Authorization.OAuth.MetadataPath, Health: cfg.Health.Location}
+	if t.Stream.Enabled {
+		p.MCP = t.Stream.Path
+	}
+	if t.SSE.Enabled {
+		p.SSE, p.Message = t.SSE.Path, t.SSE.MessagePath
+	}
+	return p
 }

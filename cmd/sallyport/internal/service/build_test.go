@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/exchange"
+	"github.com/sallyport/sallyport/mcpparse"
 )
 
 func readFile(path string) (string, error) {
@@ -76,7 +78,7 @@ func TestMCPURL(t *testing.T) {
 		{"gw.example:443", "server", "https://gw.example:443/mcp"},
 	} {
 		cfg := &config.Config{HTTP: config.HTTP{Address: test.address, TLS: test.tls}}
-		cfg.MCPProvider.Transports.Stream.Path = "/mcp"
+		cfg.MCPProvider.Transports.Stream.Path, cfg.MCPProvider.Transports.Stream.Enabled = "/mcp", true
 		if got := MCPURL(cfg); got != test.want {
 			t.Errorf("%s: %s, want %s", test.address, got, test.want)
 		}
@@ -99,14 +101,24 @@ func TestNewApp(t *testing.T) {
 	protected := &cfg.Apps[0]
 	x := protected.Authorization.Outbound.TokenExchange
 	x.ActorToken, x.RequireAct, x.OpaqueTokens, x.UnlistedTools = "clientCredentials", true, true, "allow"
+	x.Prompts = []config.Prompt{{Name: "ask", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "item:Ask"}}}}
+	x.Resources = []config.Resource{{URI: "items://*", TTL: 7 * time.Second}}
+	x.Session = &config.SessionToken{TTL: 8 * time.Second, Scopes: []config.Scope{{Name: "item:Listen"}}}
 	protected.ToolList, protected.AllowBigNumbers = "all", true
+	protected.ToolTimeouts = []config.ToolTimeout{{Name: "slow*", Timeout: time.Hour}}
 	client := &exchange.Client{}
 	got, err := newApp(protected, map[string]*exchange.Client{"items": client})
 	must(t, err)
 	want := &authz.App{Name: "items", Prefix: "items_", Route: envoy.AppRoute("items"), AllowBigNumbers: true, ListAll: true,
 		Exchange: &authz.ExchangeRule{Audience: "https://items.example/", Delegation: true, ActorToken: true, RequireAct: true, AllowOpaque: true,
-			AllowOthers: true, Tools: map[string]authz.ToolRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second}}}}
-	if d := cmp.Diff(want, got, cmpopts.IgnoreFields(authz.ExchangeRule{}, "Exchanger"), cmpopts.IgnoreFields(authz.App{}, "Policy")); d != "" {
+			AllowOthers: true,
+			Tools:       tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second}}),
+			Prompts:     tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second}}),
+			Resources:   tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second}}),
+			Session:     &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second}},
+		Timeouts: authz.Timeouts{Default: 10 * time.Minute, Tools: map[string]time.Duration{"slow*": time.Hour}}}
+	sameRules := cmp.Comparer(func(a, b authz.Rules) bool { return reflect.DeepEqual(a, b) })
+	if d := cmp.Diff(want, got, sameRules, cmpopts.IgnoreFields(authz.ExchangeRule{}, "Exchanger"), cmpopts.IgnoreFields(authz.App{}, "Policy")); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	if got.Exchange.Exchanger != (exchanger{client}) || got.Policy.Name() != "items-authz" {
@@ -122,14 +134,35 @@ func TestNewApp(t *testing.T) {
 	protected.ToolNamespace.Disabled = true
 	got, err = newApp(protected, nil)
 	must(t, err)
-	if got.Exchange != nil || got.Prefix != "" {
+	if got.Exchange != nil || got.Prefix != "" || got.Era != mcpparse.EraUnknown || got.OldTransport != nil {
 		t.Errorf("unprotected, without a namespace: %+v", got)
+	}
+	for era, want := range map[string]mcpparse.Era{"auto": mcpparse.EraUnknown, "legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern} {
+		protected.Upstream.Era = era
+		if got, err = newApp(protected, nil); err != nil || got.Era != want {
+			t.Errorf("era %s: %v, %v", era, got, err)
+		}
+	}
+	protected.Upstream.Transport, protected.Upstream.SSE.URL = "sse", "https://items.example/events"
+	if got, err = newApp(protected, nil); err != nil || got.OldTransport.String() != "https://items.example/events" {
+		t.Errorf("the old transport: %v, %v", got, err)
+	}
+	x.Tools, protected.Authorization.Outbound.Type = []config.Tool{{Name: "a*b"}}, "tokenExchange"
+	if _, err = newApp(protected, nil); err == nil {
+		t.Error("a pattern that is none was accepted")
 	}
 	protected.Authorization.Inbound.OPA.Source = []byte("package other")
 	var faulty policy.Errors
 	if _, err := newApp(protected, nil); !errors.As(err, &faulty) {
 		t.Errorf("a faulty policy: %v", err)
 	}
+}
+
+func tokenRules(t *testing.T, patterns map[string]authz.TokenRule) authz.Rules {
+	t.Helper()
+	r, err := authz.NewRules(patterns)
+	must(t, err)
+	return r
 }
 
 func TestClientTLS(t *testing.T) {

@@ -67,7 +67,7 @@ func (s *Service) reload() (*config.Config, error) {
 
 // secrets are those that a reload cannot change.
 func secrets(cfg *config.Config) []config.Secret {
-	out := []config.Secret{cfg.Session.Key}
+	out := []config.Secret{cfg.Session.Key, cfg.Session.Store}
 	for _, c := range cfg.Connectors {
 		out = append(out, c.OAuthClientSecret)
 	}
@@ -85,10 +85,11 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 	c.Apps = nil
 	for _, a := range cfg.Apps {
 		a.Authorization.Inbound = config.Inbound{}
-		a.AllowBigNumbers, a.ToolList = false, ""
+		a.AllowBigNumbers, a.ToolList, a.Timeout, a.ToolTimeouts = false, "", 0, nil
 		if x := a.Authorization.Outbound.TokenExchange; x != nil {
 			exchange := *x
-			exchange.Tools, exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = nil, "", false, false
+			exchange.Tools, exchange.Prompts, exchange.Resources, exchange.Session = nil, nil, nil, nil
+			exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = "", false, false
 			a.Authorization.Outbound.TokenExchange = &exchange
 		}
 		c.Apps = append(c.Apps, a)

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -51,6 +52,7 @@ type Service struct {
 	verifier  *token.Verifier // nil when OAuth is off
 	clients   map[string]*exchange.Client
 	sealer    *session.Sealer
+	store     hub.Store
 	hub       *hub.Hub
 	processor *extproc.Server
 	provider  *sts.Server // nil when the file has none
@@ -93,6 +95,9 @@ func New(o Options) (*Service, error) {
 	}
 	s.metrics = authz.NewMetrics(s.registry)
 	s.processor = extproc.NewServer(o.Log)
+	if s.store, err = newStore(o.Config, o.Log); err != nil {
+		return nil, err
+	}
 	if s.hub, err = s.newHub(); err != nil {
 		return nil, err
 	}
@@ -118,10 +123,24 @@ func openAudit(file string) (*audit.Ledger, error) {
 }
 
 func (s *Service) newHub() (*hub.Hub, error) {
-	session := s.Config.MCPProvider.Transports.Stream.Session
+	transports := s.Config.MCPProvider.Transports
+	session := transports.Stream.Session
 	header := sessionHeader(s.Config)
+	oldKeepAlive := time.Duration(0)
+	if transports.SSE.KeepAlive.Enabled {
+		oldKeepAlive = transports.SSE.KeepAlive.Interval
+	}
 	return hub.New(hub.Config{
-		Gate:     func() hub.Gate { return s.gate.Load() },
+		Gate:         func() hub.Gate { return s.gate.Load() },
+		Paths:        paths(s.Config),
+		OldKeepAlive: oldKeepAlive,
+		Store:        s.store,
+		Metrics:      hub.NewMetrics(s.registry),
+		Completed: func(c audit.Completion) {
+			if err := s.audit.Completion(c, ""); err != nil {
+				s.Log.Error("completion not recorded", "id", c.ID, "error", err)
+			}
+		},
 		Upstream: hub.Egress(s.Sockets.Egress),
 		Sessions: s.sealer, SessionHeader: header, SessionTimeout: session.Timeout, ClientMayEnd: session.AllowClientTermination,
 		MaxRequestBytes: int64(s.Config.HTTP.MaxRequestBytes),
@@ -135,7 +154,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 	stream, oauth := p.Transports.Stream, p.Authorization.OAuth
 	c := authz.Config{
 		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
-		Paths:        authz.Paths{MCP: stream.Path, SSE: endpoints(cfg)[1:], Metadata: oauth.MetadataPath, Health: cfg.Health.Location},
+		Paths:        paths(cfg),
 		ClientMayEnd: stream.Session.AllowClientTermination,
 		Audiences:    audiences(cfg), Resource: oauth.Resource, Listen: cfg.HTTP.Address,
 		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
@@ -184,6 +203,9 @@ func (s *Service) Run(ctx context.Context) error {
 		group.Go(func() error { return ignoreEnd(run(ctx)) })
 	}
 	err := group.Wait()
+	if shared, ok := s.store.(io.Closer); ok {
+		err = errors.Join(err, shared.Close())
+	}
 	return errors.Join(ignoreEnd(err), s.audit.Close())
 }
 

@@ -1,0 +1,40 @@
+package authz
+
+import (
+	"context"
+
+	"github.com/sallyport/sallyport/authz/token"
+)
+
+// Caller is who sent a message: the verified identity, and the token that proves it, which only the gate may use.
+type Caller struct {
+	Identity *token.Identity
+	raw      string
+}
+
+func (c *Call) caller() *Caller { return &Caller{c.identity, c.rawToken} }
+
+// Identify verifies the caller again for the hub, which trusts no header to say who is calling.
+func (g *Gate) Identify(ctx context.Context, r Request) (*Caller, *Reply) {
+	id, raw, rej := g.verify(ctx, r)
+	if rej != nil {
+		reply := rej.reply(&Call{gate: g, req: r})
+		return nil, &reply
+	}
+	return &Caller{id, raw}, nil
+}
+
+// TokenSource returns how c's tokens for sessions and streams are got: by exchange where the app has a rule for them,
+// else there are none.
+func (g *Gate) TokenSource(c *Caller) TokenSource {
+	return func(ctx context.Context, app *App) (string, error) {
+		if app.Exchange == nil || app.Exchange.Session == nil {
+			return "", nil
+		}
+		issued, err := g.exchange(ctx, app, *app.Exchange.Session, c)
+		if err != nil {
+			return "", err
+		}
+		return issued.Value, nil
+	}
+}
