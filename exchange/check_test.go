@@ -79,7 +79,7 @@ func wantCheck(t *testing.T, answer any, r Request, want error) *Token {
 	if err != nil {
 		t.Fatal(err)
 	}
-	token, err := check(body, r, expectation{issuer: "https://as", now: time.Now(), actors: []string{"gate way", ""}})
+	token, err := check(body, r, expectation{issuer: "https://as", asked: time.Now(), now: time.Now(), actors: []string{"gate way", ""}})
 	if (token == nil) != (err != nil) || !errors.Is(err, want) || want == nil && err != nil {
 		t.Errorf("got %v, %v; want %v", token, err, want)
 	}
@@ -237,6 +237,119 @@ func TestOpaque(t *testing.T) {
 	}
 }
 
+// TestLoosened is what the options of a request make acceptable, and what they do
+// not.
+func TestLoosened(t *testing.T) {
+	now := time.Now().Unix()
+	type change func(r *Request, claims, answer map[string]any)
+	claim := func(name string, value any) change { return func(_ *Request, c, _ map[string]any) { c[name] = value } }
+	said := func(name string, value any) change { return func(_ *Request, _, a map[string]any) { a[name] = value } }
+	option := func(set func(*Request)) change { return func(r *Request, _, _ map[string]any) { set(r) } }
+	longer := option(func(r *Request) { r.AcceptLonger = true })
+	narrower := option(func(r *Request) { r.AllowNarrower = true })
+	opaque := func(r *Request, _, a map[string]any) { r.AllowOpaque, a["access_token"] = true, "an-opaque-token" }
+	resource := option(func(r *Request) { r.Resource = "https://tickets.example/mcp" })
+	instead := option(func(r *Request) { r.Audience, r.Resource = "", "https://tickets.example/mcp" })
+	third := option(func(r *Request) { r.TokenAudience = "6e74172b" })
+	oid := option(func(r *Request) { r.Subject, r.SubjectClaim = "00aa", "oid" })
+	tests := []struct {
+		name    string
+		changes []change
+		want    error
+		got     func(*Token) bool
+	}{
+		{"a day longer", []change{longer, claim("exp", now+86400), said("expires_in", 86400)}, nil, func(t *Token) bool { return t.Longer && t.ExpiresIn == 86400*time.Second }},
+		{"a day longer, said only", []change{longer, said("expires_in", 86400)}, nil, func(t *Token) bool { return t.Longer && t.ExpiresIn == 5*time.Second }},
+		{"a day longer, not said", []change{longer, claim("exp", now+86400)}, nil, func(t *Token) bool { return t.Longer && time.Until(t.Expiry) < 6*time.Second }},
+		{"not longer", []change{longer}, nil, func(t *Token) bool { return !t.Longer }},
+		{"expired is never acceptable", []change{longer, claim("iat", now-9), claim("exp", now-4)}, ErrExpired, nil},
+		{"no exp neither", []change{longer, claim("exp", nil)}, ErrLifetime, nil},
+		{"nor a century", []change{longer, claim("exp", now+100*365*86400)}, ErrLifetime, nil},
+		{"opaque, longer", []change{opaque, longer, said("expires_in", 3600)}, nil, func(t *Token) bool { return t.Longer && t.ExpiresIn == time.Hour }},
+		{"opaque, for how long is not said", []change{opaque, longer, said("expires_in", nil)}, ErrLifetime, nil},
+
+		{"narrower", []change{narrower, claim("scope", "item:Read"), said("scope", "item:Read")}, nil, func(t *Token) bool { return t.Narrower && slices.Equal(t.Scopes, []string{"item:Read"}) }},
+		{"narrower, not said", []change{narrower, claim("scope", "item:Read"), said("scope", nil)}, nil, func(t *Token) bool { return t.Narrower && len(t.Scopes) == 1 }},
+		{"narrower, said only", []change{narrower, said("scope", "item:Read")}, nil, func(t *Token) bool { return !t.Narrower && len(t.Scopes) == 2 }},
+		{"not narrower", []change{narrower}, nil, func(t *Token) bool { return !t.Narrower }},
+		{"nothing left", []change{narrower, claim("scope", ""), said("scope", nil)}, ErrScopeNarrower, nil},
+		{"nothing said to be left", []change{narrower, said("scope", "")}, ErrScopeNarrower, nil},
+		{"another", []change{narrower, claim("scope", "item:Read admin")}, ErrScopeWider, nil},
+		{"another, said only", []change{narrower, said("scope", "item:Read admin")}, ErrScopeWider, nil},
+		{"another instead", []change{narrower, claim("scope", "admin")}, ErrScopeWider, nil},
+		{"opaque, narrower", []change{opaque, narrower, said("scope", "item:List")}, nil, func(t *Token) bool { return t.Narrower && slices.Equal(t.Scopes, []string{"item:List"}) }},
+		{"none asked for", []change{narrower, option(func(r *Request) { r.Scopes = nil }), claim("scope", nil), said("scope", nil)}, nil, func(t *Token) bool { return !t.Narrower }},
+
+		{"resource beside the audience", []change{resource}, nil, nil},
+		{"aud is the resource", []change{resource, claim("aud", "https://tickets.example/mcp")}, nil, nil},
+		{"aud is both", []change{resource, claim("aud", []string{"https://tickets.example/mcp", audience})}, nil, func(t *Token) bool { return len(t.Audience) == 2 }},
+		{"aud is both and more", []change{resource, claim("aud", []string{"https://tickets.example/mcp", audience, "bank"})}, ErrAudience, nil},
+		{"resource instead of the audience", []change{instead, claim("aud", "https://tickets.example/mcp")}, nil, nil},
+		{"resource instead, aud is not it", []change{instead}, ErrAudience, nil},
+		{"a third name", []change{third, claim("aud", "6e74172b")}, nil, nil},
+		{"a third name, aud is what was asked for", []change{third}, ErrAudience, nil},
+		{"opaque, a third name", []change{third, opaque}, nil, func(t *Token) bool { return slices.Equal(t.Audience, []string{"6e74172b"}) }},
+
+		{"pairwise subject", []change{oid, claim("oid", "00aa"), claim("sub", "other")}, nil, func(t *Token) bool { return t.Subject == "other" }},
+		{"pairwise, other person", []change{oid, claim("oid", "00bb")}, ErrSubject, nil},
+		{"pairwise, no such claim", []change{oid}, ErrSubject, nil},
+		{"pairwise, same sub will not do", []change{oid, claim("sub", "00aa")}, ErrSubject, nil},
+		{"pairwise, a number", []change{option(func(r *Request) { r.Subject, r.SubjectClaim = "5", "oid" }), claim("oid", 5)}, ErrSubject, nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r, claims, answer := request(), goodClaims("https://as"), good("https://as")
+			for _, change := range tt.changes {
+				change(&r, claims, answer)
+			}
+			if answer["access_token"] != "an-opaque-token" {
+				for k, v := range claims {
+					if v == nil {
+						delete(claims, k)
+					}
+				}
+				answer["access_token"] = sign(claims)
+			}
+			for k, v := range answer {
+				if v == nil {
+					delete(answer, k)
+				}
+			}
+			token := wantCheck(t, answer, r, tt.want)
+			if token != nil && tt.got != nil && !tt.got(token) {
+				t.Errorf("got %+v", token)
+			}
+		})
+	}
+}
+
+func TestTyp(t *testing.T) {
+	payload, err := json.Marshal(goodClaims("https://as"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for typ, want := range map[string][2]error{ // without and with RequireATJWT
+		"":                   {nil, ErrTyp},
+		"JWT":                {nil, ErrTyp},
+		"jwt":                {nil, ErrTyp},
+		"application/jwt":    {nil, ErrTyp},
+		"at+jwt":             {nil, nil},
+		"AT+JWT":             {nil, nil},
+		"application/at+jwt": {nil, nil},
+		"logout+jwt":         {ErrTyp, ErrTyp},
+		"dpop+jwt":           {ErrTyp, ErrTyp},
+		"at+jwt ":            {ErrTyp, ErrTyp},
+	} {
+		for i, strict := range []bool{false, true} {
+			r := request()
+			r.RequireATJWT = strict
+			answer := good("https://as")
+			answer["access_token"] = jwtOf(`{"alg":"ES256","typ":"`+typ+`"}`, string(payload))
+			wantCheck(t, answer, r, want[i])
+		}
+	}
+}
+
 // An answer that fails is dropped: the caller's own token never takes its place.
 func TestUnacceptableYieldsNothing(t *testing.T) {
 	s := serve(t, (*httptest.Server).Start)
@@ -254,7 +367,7 @@ func BenchmarkCheck(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r, want := request(), expectation{issuer: "https://as", now: time.Now(), actors: []string{"gate way"}}
+	r, want := request(), expectation{issuer: "https://as", asked: time.Now(), now: time.Now(), actors: []string{"gate way"}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := check(body, r, want); err != nil {
@@ -264,43 +377,71 @@ func BenchmarkCheck(b *testing.B) {
 }
 
 // FuzzResponse: whatever a server answers, a token that is accepted keeps the
-// promises, as far as a second reader of the same bytes can tell.
+// promises, as far as a second reader of the same bytes can tell. The bits of
+// options are those of the request.
 func FuzzResponse(f *testing.F) {
+	const opaque, longer, narrower, pairwise, atJWT, resource, onBehalfOf, impersonation = 1, 2, 4, 8, 16, 32, 64, 128
 	now := time.Unix(1_800_000_000, 0)
-	claims := map[string]any{"iss": "https://as", "sub": "alice", "aud": audience, "scope": "item:List item:Read", "iat": now.Unix(), "exp": now.Unix() + 5}
+	claims := map[string]any{"iss": "https://as", "sub": "alice", "aud": audience, "scope": "item:List item:Read", "iat": now.Unix(), "exp": now.Unix() + 5, "oid": "00aa"}
 	payload, err := json.Marshal(claims)
 	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(200, "application/json", `{"access_token":"TOKEN","issued_token_type":"`+typeAccessToken+`","token_type":"Bearer","expires_in":5}`, string(payload), true)
-	f.Add(200, "application/json", `{"access_token":"opaque","issued_token_type":"`+typeAccessToken+`","token_type":"Bearer","expires_in":5}`, "", true)
-	f.Add(400, "application/json", `{"error":"invalid_grant","error_description":"eyJhbGciOiJub25lIn0.e30."}`, "", false)
-	f.Add(200, "text/html", "<html>", "", false)
-	f.Fuzz(func(t *testing.T, status int, contentType, body, payload string, opaque bool) {
+	const bearer = `,"issued_token_type":"` + typeAccessToken + `","token_type":"Bearer","expires_in":5}`
+	f.Add(200, "application/json", `{"access_token":"TOKEN"`+bearer, string(payload), byte(opaque))
+	f.Add(200, "application/json", `{"access_token":"opaque"`+bearer, "", byte(opaque))
+	f.Add(200, "application/json", `{"access_token":"TOKEN","scope":"item:List"`+bearer, strings.Replace(string(payload), " item:Read", "", 1), byte(narrower|longer))
+	f.Add(200, "application/json", `{"access_token":"TOKEN"`+bearer, string(payload), byte(pairwise|resource|impersonation))
+	f.Add(200, "application/json", `{"access_token":"TOKEN","token_type":"Bearer"}`, string(payload), byte(onBehalfOf|longer|atJWT))
+	f.Add(400, "application/json", `{"error":"invalid_grant","error_description":"eyJhbGciOiJub25lIn0.e30."}`, "", byte(0))
+	f.Add(200, "text/html", "<html>", "", byte(0))
+	f.Fuzz(func(t *testing.T, status int, contentType, body, payload string, options byte) {
 		header := http.Header{"Content-Type": {contentType}}
 		body = strings.ReplaceAll(body, "TOKEN", jwtOf(`{"alg":"ES256"}`, payload))
 		if fail := classify(&http.Response{StatusCode: status, Header: header}, []byte(body), now, []string{"subject-token"}); fail != nil {
-			if fail.Kind == 0 || len(fail.Detail) > maxDetail || len(fail.Code) > maxCode || strings.Contains(fail.Detail+fail.Code, "eyJ") {
+			if fail.Kind == 0 || len(fail.Detail) > maxDetail || len(fail.Code) > maxCode || strings.Contains(fail.Detail+fail.Code, "eyJ") || fail.Reason() == "" {
 				t.Fatalf("%+v", fail)
 			}
 			return
 		}
+		has := func(option byte) bool { return options&option != 0 }
 		r := request()
-		r.AllowOpaque = opaque
-		token, err := check([]byte(body), r, expectation{issuer: "https://as", now: now, actors: []string{"gate way"}})
+		r.AllowOpaque, r.AcceptLonger, r.AllowNarrower, r.RequireATJWT, r.Delegation = has(opaque), has(longer), has(narrower), has(atJWT), !has(impersonation)
+		who, person := "sub", "alice"
+		if has(pairwise) {
+			who, person = "oid", "00aa"
+			r.Subject, r.SubjectClaim = person, who
+		}
+		if has(resource) {
+			r.Resource = "https://tickets.example/mcp"
+		}
+		token, err := check([]byte(body), r, expectation{issuer: "https://as", asked: now, now: now, actors: []string{"gate way"}, onBehalfOf: has(onBehalfOf)})
 		if err != nil {
+			if (&Error{Kind: Unacceptable, Err: err}).Reason() == "unacceptable" {
+				t.Fatalf("no reason for %v", err)
+			}
 			return
 		}
-		if token.Value == r.SubjectToken || !visibleASCII(token.Value) || token.ExpiresIn > 6*time.Second || !sameSet(token.Scopes, r.Scopes) {
+		if token.Value == r.SubjectToken || !visibleASCII(token.Value) || token.ExpiresIn > 6*time.Second && (!has(longer) || !token.Longer) {
 			t.Fatalf("accepted %+v", token)
 		}
-		if token.Subject == "" {
-			if !opaque {
+		if got, asked := set(token.Scopes), set(r.Scopes); !subset(got, asked) || len(got) == 0 || len(got) < len(asked) && (!has(narrower) || !token.Narrower) {
+			t.Fatalf("accepted %+v", token)
+		}
+		if !subset(set(token.Audience), set(r.audiences())) || len(token.Audience) == 0 || has(impersonation) && len(token.Actors) > 0 {
+			t.Fatalf("accepted %+v", token)
+		}
+		if !strings.HasPrefix(token.Value, "eyJ") {
+			if !has(opaque) {
 				t.Fatalf("accepted an opaque token: %q", token.Value)
 			}
 			return
 		}
-		raw, err := base64.RawURLEncoding.DecodeString(strings.Split(token.Value, ".")[1])
+		part := strings.Split(token.Value, ".")
+		if len(part) != 3 {
+			return // begins like a JWT
+		}
+		raw, err := base64.RawURLEncoding.DecodeString(part[1])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +450,13 @@ func FuzzResponse(f *testing.F) {
 			t.Fatalf("accepted a token that cannot be read: %v in %q", err, raw)
 		}
 		exp, _ := second["exp"].(float64)
-		if second["iss"] != "https://as" || second["sub"] != "alice" || exp <= float64(now.Unix()) || exp > float64(now.Add(6*time.Second+clockSkew).Unix()) {
+		if second["iss"] != "https://as" || second[who] != person || exp <= float64(now.Unix()) {
+			t.Fatalf("accepted %s", raw)
+		}
+		if exp > float64(now.Add(6*time.Second+clockSkew).Unix()) && !has(longer) {
+			t.Fatalf("accepted %s", raw)
+		}
+		if has(impersonation) && second["act"] != nil {
 			t.Fatalf("accepted %s", raw)
 		}
 	})

@@ -59,6 +59,20 @@ func serve(t *testing.T, start func(*httptest.Server)) *server {
 	return s
 }
 
+// set changes the answer where a request may still be under way.
+func (s *server) set(answer func(http.ResponseWriter, url.Values)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// asked counts the requests to the token endpoint.
+func (s *server) asked() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.forms)
+}
+
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -148,7 +162,10 @@ func TestExchange(t *testing.T) {
 	}
 	want := &Token{
 		Value: token.Value, Audience: []string{audience}, Scopes: []string{"item:List", "item:Read"}, Actors: []string{"gate way", "agent"},
-		JTI: "1", Issuer: s.URL, Subject: "alice", ExpiresIn: 5 * time.Second,
+		JTI: "1", Issuer: s.URL, Subject: "alice", ExpiresIn: 5 * time.Second, Expiry: token.Expiry,
+	}
+	if left := time.Until(token.Expiry); left < 3*time.Second || left > 5*time.Second {
+		t.Errorf("expires %s", token.Expiry)
 	}
 	if diff := cmp.Diff(want, token); diff != "" {
 		t.Error(diff)
@@ -181,8 +198,8 @@ func TestRequestForm(t *testing.T) {
 		{"at least a second", nil, func(r *Request) { r.Lifetime = time.Millisecond }, map[string]string{"requested_expires_in": "1"}},
 		{"other parameter", func(c *Config) { c.TTLParameter = "ttl" }, nil, map[string]string{"ttl": "5", "requested_expires_in": ""}},
 		{"no parameter", func(c *Config) { c.TTLParameter = "-" }, nil, map[string]string{"-": "", "requested_expires_in": ""}},
-		{"post", func(c *Config) { c.AuthMethod = authPost }, nil, map[string]string{"client_id": "gate way", "client_secret": "s+c:r%t"}},
-		{"basic", func(c *Config) { c.AuthMethod = authBasic }, nil, map[string]string{"client_id": "", "client_secret": ""}},
+		{"post", func(c *Config) { c.AuthMethod = AuthPost }, nil, map[string]string{"client_id": "gate way", "client_secret": "s+c:r%t"}},
+		{"basic", func(c *Config) { c.AuthMethod = AuthBasic }, nil, map[string]string{"client_id": "", "client_secret": ""}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -25,8 +25,9 @@ const (
 // metadata is what an exchange needs of the authorization server's (RFC 8414 §2).
 type metadata struct {
 	issuer        string
-	tokenEndpoint string
+	tokenEndpoint string // the one for mutual TLS, where that is how we authenticate
 	authMethod    string
+	assertionAlg  string // of a client assertion
 }
 
 // Run fetches the metadata and refreshes it every hour, until ctx ends; then it
@@ -102,6 +103,10 @@ func parseMetadata(body []byte, cfg Config) (*metadata, error) {
 		Issuer        string   `json:"issuer"`
 		TokenEndpoint string   `json:"token_endpoint"`
 		AuthMethods   []string `json:"token_endpoint_auth_methods_supported"`
+		Algorithms    []string `json:"token_endpoint_auth_signing_alg_values_supported"`
+		MutualTLS     struct {
+			TokenEndpoint string `json:"token_endpoint"`
+		} `json:"mtls_endpoint_aliases"` // RFC 8705 §5
 	}
 	if err := unmarshal(body, &doc); err != nil {
 		return nil, err
@@ -109,27 +114,28 @@ func parseMetadata(body []byte, cfg Config) (*metadata, error) {
 	if _, err := checkURL(doc.Issuer, true); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
-	if _, err := checkURL(doc.TokenEndpoint, cfg.AllowPlainHTTP); err != nil {
-		return nil, fmt.Errorf("token_endpoint: %w", err)
+	md := &metadata{issuer: doc.Issuer, tokenEndpoint: doc.TokenEndpoint, authMethod: cfg.AuthMethod}
+	if mutualTLS(cfg.AuthMethod) && doc.MutualTLS.TokenEndpoint != "" {
+		md.tokenEndpoint = doc.MutualTLS.TokenEndpoint
 	}
-	method := cfg.AuthMethod
-	if method == "" {
-		if method = pickMethod(doc.AuthMethods); method == "" {
-			return nil, fmt.Errorf("the token endpoint offers neither %s nor %s", authBasic, authPost)
+	endpoint, err := checkURL(md.tokenEndpoint, cfg.AllowPlainHTTP)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("token_endpoint: %w", err)
+	case mutualTLS(cfg.AuthMethod) && endpoint.Scheme != "https":
+		return nil, fmt.Errorf("token_endpoint: %s without TLS", cfg.AuthMethod)
+	}
+	if md.authMethod == "" {
+		if md.authMethod = pickMethod(doc.AuthMethods); md.authMethod == "" {
+			return nil, fmt.Errorf("the token endpoint offers neither %s nor %s", AuthBasic, AuthPost)
 		}
 	}
-	return &metadata{issuer: doc.Issuer, tokenEndpoint: doc.TokenEndpoint, authMethod: method}, nil
-}
-
-// pickMethod prefers basic, which is also the default (RFC 8414 §2).
-func pickMethod(offered []string) string {
-	switch {
-	case len(offered) == 0, slices.Contains(offered, authBasic):
-		return authBasic
-	case slices.Contains(offered, authPost):
-		return authPost
+	if md.authMethod == AuthPrivateKeyJWT {
+		if md.assertionAlg = cfg.Key.pickAlgorithm(doc.Algorithms); md.assertionAlg == "" {
+			return nil, errors.New("the token endpoint takes no signature that the client key can make")
+		}
 	}
-	return ""
+	return md, nil
 }
 
 // wellKnownURLs are the places where an issuer's metadata is published: RFC 8414

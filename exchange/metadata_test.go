@@ -26,8 +26,13 @@ func TestNewRefuses(t *testing.T) {
 		"no secret":          func(c *Config) { c.ClientSecret = "" },
 		"method":             func(c *Config) { c.AuthMethod = "none" },
 		"negative timeout":   func(c *Config) { c.Timeout = -1 },
+		"negative places":    func(c *Config) { c.MaxConcurrent = -1 },
+		"negative wait":      func(c *Config) { c.MaxWait = -1 },
+		"negative reuse":     func(c *Config) { c.Reuse = -1 },
+		"negative entries":   func(c *Config) { c.ReuseEntries = -1 },
 		"unverified TLS":     func(c *Config) { c.TLS = &tls.Config{InsecureSkipVerify: true} },
 		"parameter of ours":  func(c *Config) { c.TTLParameter = "subject_token" },
+		"in another case":    func(c *Config) { c.TTLParameter = "Client_Assertion" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := Config{WellKnown: "https://as.example/.well-known/openid-configuration", ClientID: "gate", ClientSecret: "hunter2"}
@@ -50,9 +55,9 @@ func TestMetadata(t *testing.T) {
 		method string
 		want   string // of the error; "" for none
 	}{
-		{"minimal", `{"issuer":"BASE","token_endpoint":"BASE/token"}`, authBasic, ""},
-		{"both methods", `{"issuer":"BASE","token_endpoint":"BASE/token","token_endpoint_auth_methods_supported":["client_secret_post","client_secret_basic"]}`, authBasic, ""},
-		{"post", `{"issuer":"BASE","token_endpoint":"BASE/token","token_endpoint_auth_methods_supported":["none","client_secret_post"]}`, authPost, ""},
+		{"minimal", `{"issuer":"BASE","token_endpoint":"BASE/token"}`, AuthBasic, ""},
+		{"both methods", `{"issuer":"BASE","token_endpoint":"BASE/token","token_endpoint_auth_methods_supported":["client_secret_post","client_secret_basic"]}`, AuthBasic, ""},
+		{"post", `{"issuer":"BASE","token_endpoint":"BASE/token","token_endpoint_auth_methods_supported":["none","client_secret_post"]}`, AuthPost, ""},
 		{"neither", `{"issuer":"BASE","token_endpoint":"BASE/token","token_endpoint_auth_methods_supported":["private_key_jwt"]}`, "", "neither"},
 		{"no issuer", `{"token_endpoint":"BASE/token"}`, "", "issuer"},
 		{"no endpoint", `{"issuer":"BASE"}`, "", "token_endpoint"},

@@ -3,6 +3,7 @@ package exchange
 import (
 	"context"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -17,9 +18,49 @@ const (
 	maxRetryAfter = time.Hour
 )
 
-// post sends one form to the token endpoint and returns the body of a 200 with
-// JSON in it. secrets are what must not appear in the error's Detail.
+// post sends one form to the token endpoint, if the circuit lets it and there is a
+// place, and returns the body of a 200 with JSON in it. secrets are what must not
+// appear in the error's Detail.
 func (c *Client) post(ctx context.Context, md *metadata, form url.Values, secrets ...string) ([]byte, *Error) {
+	era, wait, ok := c.circuit.enter(c.cfg.Now())
+	if !ok {
+		c.count.broken.Add(1)
+		return nil, &Error{Kind: Unavailable, RetryAfter: wait, Err: ErrCircuitOpen}
+	}
+	shown, pause := unclear, time.Duration(0)
+	defer func() { c.circuit.leave(era, c.cfg.Now(), shown, pause) }()
+	if err := c.slots.take(ctx); err != nil {
+		c.count.shed.Add(1)
+		return nil, err
+	}
+	defer c.slots.put()
+	c.count.inFlight.Add(1)
+	defer c.count.inFlight.Add(-1)
+
+	began := c.cfg.Now()
+	body, err := c.send(ctx, md, form, secrets)
+	shown, pause = c.judge(ctx, err, c.cfg.Now().Sub(began))
+	return body, err
+}
+
+// judge says what a call shows about the server, and for how long it asks to be
+// left alone (RFC 6585 §4, RFC 9110 §15.6.4).
+func (c *Client) judge(ctx context.Context, err *Error, took time.Duration) (outcome, time.Duration) {
+	slow := c.cfg.Breaker.SlowerThan > 0 && took > c.cfg.Breaker.SlowerThan
+	switch {
+	case slow:
+	case err == nil || err.Kind != Unavailable:
+		return alive, 0
+	case errors.Is(err, ErrCredential), errors.Is(ctx.Err(), context.Canceled):
+		return unclear, 0
+	}
+	if err != nil && (err.Status == http.StatusTooManyRequests || err.Status == http.StatusServiceUnavailable) {
+		return failing, err.RetryAfter
+	}
+	return failing, 0
+}
+
+func (c *Client) send(ctx context.Context, md *metadata, form url.Values, secrets []string) ([]byte, *Error) {
 	req, err := c.newRequest(ctx, md, form)
 	if err != nil {
 		return nil, &Error{Kind: Unavailable, Err: err}
@@ -33,24 +74,24 @@ func (c *Client) post(ctx context.Context, md *metadata, form url.Values, secret
 	if err != nil {
 		return nil, &Error{Kind: Unavailable, Status: res.StatusCode, Err: err}
 	}
-	basic := base64.StdEncoding.EncodeToString([]byte(c.cfg.ClientID + ":" + c.cfg.ClientSecret))
-	redact := append([]string{c.cfg.ClientSecret, url.QueryEscape(c.cfg.ClientSecret), basic}, secrets...)
-	return body, classify(res, body, c.cfg.Now(), redact)
+	secrets = append(secrets, form.Get("client_assertion"))
+	if secret := c.cfg.ClientSecret; secret != "" {
+		basic := base64.StdEncoding.EncodeToString([]byte(c.cfg.ClientID + ":" + secret))
+		secrets = append(secrets, secret, url.QueryEscape(secret), basic)
+	}
+	return body, classify(res, body, c.cfg.Now(), secrets)
 }
 
 func (c *Client) newRequest(ctx context.Context, md *metadata, form url.Values) (*http.Request, error) {
-	if md.authMethod == authPost {
-		form.Set("client_id", c.cfg.ClientID)
-		form.Set("client_secret", c.cfg.ClientSecret)
+	authenticate, err := c.authenticate(md, form)
+	if err != nil {
+		return nil, err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, md.tokenEndpoint, strings.NewReader(form.Encode()))
 	if err != nil {
 		return nil, err
 	}
-	if md.authMethod == authBasic {
-		// RFC 6749 §2.3.1: both are form-urlencoded first.
-		req.SetBasicAuth(url.QueryEscape(c.cfg.ClientID), url.QueryEscape(c.cfg.ClientSecret))
-	}
+	authenticate(req)
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
 	// An empty key is not sent; it tells net/http that the request may be sent

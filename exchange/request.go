@@ -1,30 +1,27 @@
 package exchange
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 const (
-	grantExchange          = "urn:ietf:params:oauth:grant-type:token-exchange"
-	typeAccessToken        = "urn:ietf:params:oauth:token-type:access_token"
-	typeJWT                = "urn:ietf:params:oauth:token-type:jwt"
+	grantExchange   = "urn:ietf:params:oauth:grant-type:token-exchange"
+	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+	typeJWT         = "urn:ietf:params:oauth:token-type:jwt"
+
 	maxToken               = 16 << 10
+	maxResource            = 2048
+	maxAct                 = 4 << 10
 	lifetimeRounding       = time.Second
 	maxScopes, maxScopeLen = 256, 256
 )
-
-// reserved are the parameters of the request that a TTLParameter must not
-// overwrite.
-var reserved = map[string]bool{
-	"grant_type": true, "subject_token": true, "subject_token_type": true, "requested_token_type": true,
-	"audience": true, "scope": true, "actor_token": true, "actor_token_type": true,
-	"client_id": true, "client_secret": true, "resource": true,
-}
 
 // Request is one exchange: what is asked, and what the answer must then be.
 type Request struct {
@@ -34,17 +31,44 @@ type Request struct {
 	// Subject is the verified `sub` of SubjectToken. The answer must keep it, or
 	// the token would be somebody else's.
 	Subject string
-	// Audience is the one place where the answer may be used. Every `aud` of the
-	// answer must equal it: a token that is also good elsewhere could be
-	// replayed there by the upstream that got it.
-	Audience string
+	// SubjectClaim names the claim of the answer that must equal Subject, for
+	// servers that give a person another `sub` at each client (pairwise
+	// identifiers, OpenID Connect Core §8.1). Default: sub. Subject then is
+	// whatever the caller's own token has to say about that, such as its `oid` for
+	// Entra ID's oid.
+	SubjectClaim string
+
+	// Audience is the logical name of the one place where the answer may be used
+	// (RFC 8693 §2.1), Resource its address, an absolute URI without fragment (RFC
+	// 8707 §2). One of them is required; both are sent if both are given.
+	//
+	// Every `aud` of the answer must be one of those: a token that is also good
+	// elsewhere could be replayed there by the upstream that got it.
+	Audience, Resource string
+	// TokenAudience is the `aud` of the answer where the server has a third name
+	// for that place. Nothing else is accepted then.
+	TokenAudience string
+
 	// Scopes are asked for exactly, and must be granted exactly: fewer would fail
 	// at the upstream, more would be more than the tool needs. With none asked
 	// for, none may be granted.
+	//
+	// With [Config.OnBehalfOf] a scope belongs to an audience, api://x/Read, and
+	// may be given as Read. None, or .default alone, asks for all that has been
+	// consented to: then, and only then, what is granted is recorded and not
+	// compared. Entra ID tends to grant all of that whatever is asked for, which is
+	// more than was asked for unless it was .default.
 	Scopes []string
+	// AllowNarrower accepts some of Scopes, though not none of them.
+	AllowNarrower bool
+
 	// Lifetime is the longest that the answer may live, in whole seconds, rounded
 	// down but at least one. 0 asks for and checks nothing.
 	Lifetime time.Duration
+	// AcceptLonger takes a token that lives longer than that, and says so in
+	// [Token.Longer], for servers that cannot be asked.
+	AcceptLonger bool
+
 	// Delegation says that the answer may name who acts for the subject (`act`,
 	// RFC 8693 §4.1). Without it (impersonation) an answer with an actor is not
 	// acceptable.
@@ -56,10 +80,39 @@ type Request struct {
 	// RequireAct refuses an answer that does not name this client as the outermost
 	// actor: by the client's id, or by the subject of its actor token.
 	RequireAct bool
+
+	// RequireATJWT refuses a JWT whose typ is not at+jwt (RFC 9068 §2.1). Without
+	// it typ may also be JWT or absent, but not that of another kind of token.
+	RequireATJWT bool
 	// AllowOpaque accepts a token that is not a JWT. All that can be checked of it
 	// is what the response says: expires_in, which it must then have if Lifetime is
 	// set, and scope.
 	AllowOpaque bool
+
+	// The rest says more about SubjectToken. It is not sent: a server reads the
+	// token itself. What signs tokens here needs it (package sts), and so does
+	// [Config.Reuse].
+
+	// Agent is the client that SubjectToken was issued to (client_id).
+	Agent string
+	// Act is its `act` claim, as JSON of at most 4 KiB: who acted before.
+	Act []byte
+	// SubjectExpiry is its `exp`. Nothing is reused beyond it.
+	SubjectExpiry time.Time
+	// SubjectJTI is its `jti`, by which [Client.Drop] can find what was made of it.
+	SubjectJTI string
+	// Binding is what the call is bound to beside the token, such as the
+	// thumbprint of a DPoP key (RFC 9449 §6.1). Nothing is reused across it.
+	Binding string
+}
+
+// Validate reports what no server would accept, as an [*Error] that is Refused.
+// Exchange does it first.
+func (r Request) Validate() error {
+	if err := r.validate(); err != nil {
+		return &Error{Kind: Refused, Code: "invalid_request", Err: fmt.Errorf("%w: %w", ErrRequest, err)}
+	}
+	return nil
 }
 
 func (r Request) validate() error {
@@ -70,14 +123,18 @@ func (r Request) validate() error {
 		return fmt.Errorf("the subject token is longer than %d bytes", maxToken)
 	case r.Subject == "":
 		return errors.New("no subject")
-	case r.Audience == "":
+	case r.Audience == "" && r.Resource == "":
 		return errors.New("no audience")
+	case r.Resource != "" && !isResource(r.Resource):
+		return errors.New("the resource is not an absolute URI without fragment")
 	case r.Lifetime < 0:
 		return errors.New("a negative lifetime")
 	case len(r.Scopes) > maxScopes:
 		return fmt.Errorf("more than %d scopes", maxScopes)
 	case !r.Delegation && (r.ActorToken || r.RequireAct):
 		return errors.New("an actor is asked for without delegation")
+	case len(r.Act) > maxAct:
+		return fmt.Errorf("the subject token's act is longer than %d bytes", maxAct)
 	}
 	for _, s := range r.Scopes {
 		if !scopeToken(s) {
@@ -87,6 +144,22 @@ func (r Request) validate() error {
 	return nil
 }
 
+func isResource(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.IsAbs() && len(s) <= maxResource && visibleASCII(s) && !strings.Contains(s, "#")
+}
+
+// audiences are what the `aud` of the answer may consist of.
+func (r Request) audiences() []string {
+	if r.TokenAudience != "" {
+		return []string{r.TokenAudience}
+	}
+	return slices.DeleteFunc([]string{r.Audience, r.Resource}, func(s string) bool { return s == "" })
+}
+
+// place is the one that tokens are asked for, by whichever name there is.
+func (r Request) place() string { return cmp.Or(r.Audience, r.Resource) }
+
 // form is the request of RFC 8693 §2.1.
 func (r Request) form(ttlParameter, actorToken string) url.Values {
 	form := url.Values{
@@ -94,7 +167,12 @@ func (r Request) form(ttlParameter, actorToken string) url.Values {
 		"subject_token":        {r.SubjectToken},
 		"subject_token_type":   {typeAccessToken},
 		"requested_token_type": {typeAccessToken},
-		"audience":             {r.Audience},
+	}
+	if r.Audience != "" {
+		form.Set("audience", r.Audience)
+	}
+	if r.Resource != "" {
+		form.Set("resource", r.Resource)
 	}
 	if len(r.Scopes) > 0 {
 		form.Set("scope", strings.Join(r.Scopes, " "))
@@ -113,9 +191,11 @@ func (r Request) wholeLifetime() time.Duration {
 	return max(r.Lifetime.Truncate(time.Second), time.Second)
 }
 
-// longest is the longest acceptable life: that asked for, and one second for
-// servers that round iat down and exp up.
-func (r Request) longest() time.Duration { return r.wholeLifetime() + lifetimeRounding }
+// tooLong tells whether a life is longer than asked for, by more than the one
+// second of servers that round iat down and exp up.
+func (r Request) tooLong(life time.Duration) bool {
+	return r.Lifetime > 0 && life > r.wholeLifetime()+lifetimeRounding
+}
 
 func visibleASCII(s string) bool {
 	for i := range len(s) {

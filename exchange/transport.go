@@ -27,7 +27,7 @@ func newHTTPClient(cfg Config, operatorHost string) *http.Client {
 	return &http.Client{
 		Transport: &http.Transport{
 			DialContext:            guard.dial,
-			TLSClientConfig:        tlsConfig(cfg.TLS),
+			TLSClientConfig:        tlsConfig(cfg),
 			TLSHandshakeTimeout:    cfg.Timeout,
 			MaxConnsPerHost:        maxConns,
 			MaxIdleConnsPerHost:    maxConns,
@@ -41,10 +41,27 @@ func newHTTPClient(cfg Config, operatorHost string) *http.Client {
 	}
 }
 
-func tlsConfig(own *tls.Config) *tls.Config {
-	c := cmp.Or(own, &tls.Config{}).Clone()
+func tlsConfig(cfg Config) *tls.Config {
+	c := cmp.Or(cfg.TLS, &tls.Config{}).Clone()
 	c.MinVersion = max(c.MinVersion, tls.VersionTLS12)
+	if mutualTLS(cfg.AuthMethod) && c.GetClientCertificate == nil {
+		c.GetClientCertificate = showCertificate(c.Certificates)
+	}
 	return c
+}
+
+// showCertificate shows a certificate even if the server names authorities (RFC
+// 8446 §4.2.4) of which none has issued it: a self-signed one has none, and without
+// it the client would not authenticate at all.
+func showCertificate(certificates []tls.Certificate) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		for i := range certificates {
+			if info.SupportsCertificate(&certificates[i]) == nil {
+				return &certificates[i], nil
+			}
+		}
+		return &certificates[0], nil
+	}
 }
 
 // dialGuard checks the address that is really connected to, after every name

@@ -80,7 +80,7 @@ func TestExchangeClient(t *testing.T) {
 				}
 				token := &exchange.Token{
 					Value: got.Value, Audience: []string{tickets}, Scopes: []string{"item:List"}, Actors: []string{"gateway", "agent"},
-					JTI: claims["jti"].(string), Issuer: s.url, Subject: "alice", ExpiresIn: 5 * time.Second,
+					JTI: claims["jti"].(string), Issuer: s.url, Subject: "alice", ExpiresIn: 5 * time.Second, Expiry: got.Expiry,
 				}
 				if diff := cmp.Diff(token, got); diff != "" {
 					t.Error(diff)

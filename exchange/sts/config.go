@@ -136,12 +136,10 @@ const (
 var plainPath = regexp.MustCompile(`^(/[A-Za-z0-9._~-]+)*$`)
 
 func (cfg *Config) complete() (*url.URL, error) {
-	issuer, err := url.Parse(cfg.Issuer)
+	issuer, err := parseIssuer(cfg.Issuer)
 	switch {
-	case err != nil || issuer.Host == "" || issuer.Scheme != "http" && issuer.Scheme != "https":
-		return nil, errors.New("the issuer must be an http or https URL")
-	case cfg.Issuer != issuer.Scheme+"://"+issuer.Host+issuer.Path || !plainPath.MatchString(issuer.Path):
-		return nil, errors.New("the issuer must be scheme, host and a plain path, without a slash at the end")
+	case err != nil:
+		return nil, err
 	case !cfg.AllowNonLoopback && !isLoopback(issuer.Hostname()):
 		return nil, fmt.Errorf("the issuer's host %q is not loopback; this server signs in anybody who reaches it", issuer.Hostname())
 	case cfg.DefaultAudience == "":

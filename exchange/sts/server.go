@@ -1,7 +1,13 @@
-// Package sts is a small OAuth 2.1 authorization server for the demo, the tests
-// and local minting. It signs people in without asking them: whoever can reach
-// it gets a token of a configured user. New therefore refuses an issuer that is
-// not on loopback, unless told otherwise in so many words.
+// Package sts issues access tokens, in one of two ways.
+//
+// [Minter] is for production. It signs the delegated token of a call itself, where
+// package exchange asks an authorization server for it, with the keys of a
+// [KeySet], which it publishes. It talks to nobody.
+//
+// [Server] is a small OAuth 2.1 authorization server for the demo and the tests.
+// It signs people in without asking them: whoever can reach it gets a token of a
+// configured user. New therefore refuses an issuer that is not on loopback, unless
+// told otherwise in so many words.
 //
 // It speaks the authorization code grant with PKCE S256, refresh tokens with
 // rotation, client credentials, token exchange (RFC 8693), dynamic registration
@@ -16,7 +22,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -69,20 +74,7 @@ func (s *Server) routes(path string) error {
 	if err != nil {
 		return fmt.Errorf("sts: %w", err)
 	}
-	document := func(body []byte) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Type", "application/json")
-			w.Header().Set("Cache-Control", "max-age=300")
-			_, _ = w.Write(body) // a reader that left needs no answer
-		}
-	}
-	const oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
-	where := []string{oauth + path, openid + path, path + oauth, path + openid}
-	slices.Sort(where)
-	for _, p := range slices.Compact(where) {
-		s.mux.HandleFunc("GET "+p, document(meta))
-	}
-	s.mux.HandleFunc("GET "+path+"/jwks", document(s.signer.jwks))
+	publish(s.mux, path, document(meta), document(s.signer.jwks))
 	s.mux.HandleFunc("GET "+path+"/authorize", s.authorize)
 	s.mux.HandleFunc("POST "+path+"/token", s.token)
 	s.mux.HandleFunc("POST "+path+"/register", s.register)
