@@ -120,14 +120,13 @@ func decidedOnly() *rbacv3.RBAC {
 	}}
 }
 
-// noTrailers removes every request trailer: nobody judged them, and some
-// servers merge them into the headers.
+// noTrailers removes every trailer, either way: nobody judged them, and some
+// programs merge them into the headers.
 func noTrailers() *headerv3.HeaderMutation {
-	return &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{
-		RequestTrailersMutations: []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
-			RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: anyString()},
-		}}},
-	}}
+	all := []*mutationv3.HeaderMutation{{Action: &mutationv3.HeaderMutation_RemoveOnMatch_{
+		RemoveOnMatch: &mutationv3.HeaderMutation_RemoveOnMatch{KeyMatcher: anyString()},
+	}}}
+	return &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestTrailersMutations: all, ResponseTrailersMutations: all}}
 }
 
 // grpcService reaches the service. maxReply bounds one message of its answer

@@ -30,6 +30,7 @@ type gateway struct {
 
 	mu      sync.Mutex
 	gate    *authz.Gate
+	seenAs  Gate // by the hub, in place of gate
 	records []audit.Decision
 	ends    []audit.Completion
 }
@@ -91,7 +92,14 @@ func newGateway(t *testing.T, via egress, all []*authz.App, change ...func(*Conf
 	upstreams := &later{}
 	g.setGate(upstreams, all)
 	change = append(change, func(c *Config) {
-		c.Gate = func() Gate { return g.current() }
+		c.Gate = func() Gate {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			if g.seenAs != nil {
+				return g.seenAs
+			}
+			return g.gate
+		}
 		c.Completed = func(done audit.Completion) {
 			g.mu.Lock()
 			defer g.mu.Unlock()
@@ -119,7 +127,7 @@ func (g *gateway) setGate(upstreams authz.Upstreams, all []*authz.App) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.gate = gate
+	g.gate, g.seenAs = gate, nil
 }
 
 func (g *gateway) current() *authz.Gate {

@@ -232,7 +232,7 @@ func (i *inbox) send(ev mcpparse.Event) error {
 // withheld notes what an agent was not shown.
 func (h *Hub) withheld(app, reason string) {
 	h.cfg.Metrics.withheld.WithLabelValues(app).Inc()
-	h.cfg.Log.Info("a message of an upstream was withheld from the agent", "app", app, "reason", reason)
+	h.cfg.Log.Debug("a message of an upstream was withheld from the agent", "app", app, "reason", reason) // upstreams must not fill the log
 }
 
 // staleApp has the lists of an app read again.

@@ -118,6 +118,10 @@ func (h *Hub) connect(ctx context.Context, u *upstream, owner string, agent sess
 		return nil, err
 	}
 	h.conns.put(owner, u.name, c)
+	if c.over() { // in the meantime: it was dropped before it was there to be
+		h.conns.drop(owner, u.name, c)
+		return nil, fmt.Errorf("%w: the connection has ended", errUnreachable)
+	}
 	return c, nil
 }
 
@@ -286,6 +290,12 @@ func (c *oldConn) give(to *exchanging, ev mcpparse.Event, isAnswer bool) error {
 		}
 	}
 	return nil
+}
+
+func (c *oldConn) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ended
 }
 
 // end lets those who wait know that nothing will come any more.

@@ -156,30 +156,6 @@ func mark(m map[string]map[string]bool, k, v string) {
 	m[k][v] = true
 }
 
-// A call whose session the upstream lost is sent again in a new one, of the same owner and of no other.
-func TestResend(t *testing.T) {
-	up := legacyScript(toolList())
-	up.results["tools/call"] = `{"content":[]}`
-	h := newHub(t, apps("up"), egress{"app/up": up})
-	first := mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy)
-	others := mustLeg(t, h, app("up"), "b", mcpparse.EraLegacy)
-	const body = `{"jsonrpc":"2.0","id":7,"method":"tools/call","params":{"name":"t"}}`
-	reply, err := h.Resend(t.Context(), app("up"), peer("a", mcpparse.EraLegacy), first, authz.Resent{ID: []byte("7"), Body: []byte(body), Token: "secret", Limit: 1 << 20})
-	if err != nil || reply.Status != 200 || string(reply.Body) != `{"jsonrpc":"2.0","id":7,"result":{"content":[]}}` {
-		t.Fatalf("%+v, %v", reply, err)
-	}
-	again := mustLeg(t, h, app("up"), "a", mcpparse.EraLegacy)
-	if again.SessionID == first.SessionID || again.SessionID == "" {
-		t.Errorf("%q after %q", again.SessionID, first.SessionID)
-	}
-	if sent := up.last("tools/call"); sent.session != again.SessionID || sent.authorization != "Bearer secret" {
-		t.Errorf("sent in %q with %q", sent.session, sent.authorization)
-	}
-	if still := mustLeg(t, h, app("up"), "b", mcpparse.EraLegacy); still != others {
-		t.Errorf("another owner's session changed: %+v", still)
-	}
-}
-
 // Ending an agent's session ends those that upstreams opened for it, and no others.
 func TestDeleteFansOut(t *testing.T) {
 	closed := make(chan string, 10)

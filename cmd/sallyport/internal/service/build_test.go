@@ -51,6 +51,38 @@ func TestGatewayOfAConfiguration(t *testing.T) {
 	if d := cmp.Diff([]string{"/mcp"}, got.Paths); d != "" {
 		t.Error(d)
 	}
+	up := &cfg.Apps[1].Upstream
+	up.Transport, up.SSE = "sse", config.UpstreamStream{URL: "http://open.internal/events", Connection: up.Stream.Connection}
+	want.Apps[1] = envoy.App{Name: "open", URL: "http://open.internal/events", EndpointEvents: true, DialTimeout: 10 * time.Second, KeepAlive: 15 * time.Second}
+	if d := cmp.Diff(want.Apps, Gateway(cfg, s).Apps); d != "" {
+		t.Error(d)
+	}
+}
+
+// Where agents speak MCP, by the transports that are on: to Envoy, to the gate and to those who are given the address.
+func TestEndpoints(t *testing.T) {
+	for _, test := range []struct {
+		stream, sse bool
+		want        authz.Paths
+		all         []string
+	}{
+		{true, true, authz.Paths{MCP: "/mcp", SSE: "/mcp/sse", Message: "/mcp/message"}, []string{"/mcp", "/mcp/sse", "/mcp/message"}},
+		{true, false, authz.Paths{MCP: "/mcp"}, []string{"/mcp"}},
+		{false, true, authz.Paths{SSE: "/mcp/sse", Message: "/mcp/message"}, []string{"/mcp/sse", "/mcp/message"}},
+	} {
+		cfg := newFiles(t).config()
+		cfg.MCPProvider.Transports.Stream.Enabled, cfg.MCPProvider.Transports.SSE.Enabled = test.stream, test.sse
+		test.want.Metadata, test.want.Health = "/.well-known/oauth-protected-resource", cfg.Health.Location
+		if d := cmp.Diff(test.want, paths(cfg)); d != "" {
+			t.Error(d)
+		}
+		if d := cmp.Diff(test.all, endpoints(cfg)); d != "" {
+			t.Error(d)
+		}
+		if got := MCPURL(cfg); got != "http://127.0.0.1:8080"+test.all[0] {
+			t.Error(got)
+		}
+	}
 }
 
 func TestMessageTimeoutIsLongerThanAnyExchange(t *testing.T) {
