@@ -1,17 +1,7 @@
 package token
 
 import (
-	"crypto"
-	"crypto/ecdsa"
-	"crypto/ed25519"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/rsa"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"maps"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -22,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/sallyport/sallyport/authz/token/internal/josetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,75 +24,16 @@ const (
 	audience = "https://gateway.example/"
 )
 
+type jsonObject = josetest.Object
+
 var (
-	rsaKey     = sync.OnceValue(func() crypto.Signer { return must(rsa.GenerateKey(rand.Reader, 2048)) })
-	otherRSA   = sync.OnceValue(func() crypto.Signer { return must(rsa.GenerateKey(rand.Reader, 2048)) })
-	ecKey      = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
-	otherEC    = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) })
-	ec384Key   = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)) })
-	ec521Key   = sync.OnceValue(func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P521(), rand.Reader)) })
-	ed25519Key = sync.OnceValue(func() crypto.Signer {
-		_, private, err := ed25519.GenerateKey(rand.Reader)
-		return must(private, err)
-	})
+	rsaKey, ecKey, otherRSA, otherEC = josetest.RSA, josetest.EC, josetest.OtherRSA, josetest.OtherEC
+	ed25519Key                       = josetest.Ed25519
+
+	toJWK, with, sign, encode, text = josetest.JWK, josetest.With, josetest.Sign, josetest.Encode, josetest.Text
 )
 
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
-// jsonObject is a JSON object, for headers, claims and JWKs.
-type jsonObject = map[string]any
-
-// with returns base with changes; a nil value removes the name.
-func with(base, changes jsonObject) jsonObject {
-	out := maps.Clone(base)
-	for name, v := range changes {
-		if out[name] = v; v == nil {
-			delete(out, name)
-		}
-	}
-	return out
-}
-
-func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
-
-// text returns v as it is when it is a string, else as JSON.
-func text(v any) string {
-	if s, ok := v.(string); ok {
-		return s
-	}
-	return string(must(json.Marshal(v)))
-}
-
-// sign makes a compact JWS of a header and a payload, each an object or the literal text.
-func sign(alg string, signer crypto.Signer, header, payload any) string {
-	signed := encode([]byte(text(header))) + "." + encode([]byte(text(payload)))
-	private := crypto.PrivateKey(signer)
-	return signed + "." + encode(must(methods[alg].Sign(signed, private)))
-}
-
-// toJWK describes the public half of a key.
-func toJWK(kid string, signer crypto.Signer) jsonObject {
-	switch k := signer.Public().(type) {
-	case *rsa.PublicKey:
-		return jsonObject{"kty": "RSA", "kid": kid, "n": encode(k.N.Bytes()), "e": encode(big.NewInt(int64(k.E)).Bytes())}
-	case *ecdsa.PublicKey:
-		point := must(k.Bytes())
-		half := len(point) / 2
-		return jsonObject{
-			"kty": "EC", "kid": kid, "crv": k.Params().Name,
-			"x": encode(point[1 : 1+half]), "y": encode(point[1+half:]),
-		}
-	case ed25519.PublicKey:
-		return jsonObject{"kty": "OKP", "kid": kid, "crv": "Ed25519", "x": encode(k)}
-	default:
-		panic(fmt.Sprintf("%T", k))
-	}
-}
+func must[T any](v T, err error) T { return josetest.Must(v, err) }
 
 // authority is an authorization server: it publishes metadata and keys, and counts who asks.
 type authority struct {

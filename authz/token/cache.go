@@ -3,6 +3,7 @@ package token
 import (
 	"crypto/sha256"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -15,7 +16,8 @@ const (
 // cache remembers tokens that have been verified. The whole compact token is the key, so two spellings of one token
 // share nothing; refusals are never remembered.
 type cache struct {
-	perShard int // 0: remember nothing
+	perShard int           // 0: remember nothing
+	round    atomic.Uint64 // counts the calls of drop
 	shards   [cacheShards]shard
 }
 
@@ -28,9 +30,9 @@ type shard struct {
 type entry struct {
 	identity *Identity
 	issuer   *issuer
-	set      *keySet
+	set      *keySet // nil when it rests on the issuer's word alone
 	stored   time.Time
-	until    time.Time // exp plus the skew
+	until    time.Time // exp plus the skew; of an introspected token what comes first, exp or the end of the answer's life
 }
 
 func newCache(size int) *cache {
@@ -52,9 +54,14 @@ func digest(raw string) [sha256.Size]byte {
 
 // valid reports whether verifying the token again would succeed: in time, and under keys that the issuer still has.
 func (e *entry) valid(now time.Time) bool {
-	age := now.Sub(e.stored)
+	if age := now.Sub(e.stored); age < 0 || age >= cacheTTL || !now.Before(e.until) {
+		return false
+	}
+	if e.set == nil {
+		return true
+	}
 	snap := e.issuer.keys.Load()
-	return age >= 0 && age < cacheTTL && now.Before(e.until) && snap.set == e.set && !e.issuer.stale(snap, now)
+	return snap.set == e.set && !e.issuer.stale(snap, now)
 }
 
 func (c *cache) shard(sum [sha256.Size]byte) *shard { return &c.shards[sum[0]%cacheShards] }
@@ -70,17 +77,40 @@ func (c *cache) get(sum [sha256.Size]byte, now time.Time) *Identity {
 	return e.identity
 }
 
-func (c *cache) put(sum [sha256.Size]byte, e *entry, now time.Time) {
-	if c.perShard == 0 {
+// put remembers what has been verified since round, unless entries have been dropped in between: this might have been
+// one of them.
+func (c *cache) put(sum [sha256.Size]byte, e *entry, now time.Time, round uint64) {
+	if c.perShard == 0 || !e.valid(now) {
 		return
 	}
 	s := c.shard(sum)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.round.Load() != round {
+		return
+	}
 	if _, ok := s.m[sum]; !ok && len(s.m) >= c.perShard {
 		s.evict(now)
 	}
 	s.m[sum] = e
+}
+
+// drop forgets the identities that match, and reports how many were remembered.
+func (c *cache) drop(match func(*Identity) bool) int {
+	c.round.Add(1)
+	n := 0
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for sum, e := range s.m {
+			if match(e.identity) {
+				delete(s.m, sum)
+				n++
+			}
+		}
+		s.mu.Unlock()
+	}
+	return n
 }
 
 // evict makes room by dropping the dead among a few entries, or one that lives. Go's map order makes the choice

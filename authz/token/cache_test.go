@@ -176,8 +176,9 @@ func TestConcurrentUse(t *testing.T) {
 func TestEvictionPrefersTheDead(t *testing.T) {
 	v := fuzzVerifier()
 	is := v.issuers[0]
-	live := &entry{identity: &Identity{}, issuer: is, set: is.keys.Load().set, stored: fuzzNow, until: fuzzNow.Add(time.Hour)}
-	dead := &entry{identity: &Identity{}, issuer: is, set: live.set, stored: fuzzNow, until: fuzzNow}
+	then := fuzzNow.Add(-time.Second)
+	live := &entry{identity: &Identity{}, issuer: is, set: is.keys.Load().set, stored: then, until: fuzzNow.Add(time.Hour)}
+	dead := &entry{identity: &Identity{}, issuer: is, set: live.set, stored: then, until: fuzzNow}
 	c := newCache(4 * cacheShards)
 	sum := func(i byte) (s [32]byte) { s[1] = i; return s } // one shard
 	for i := range byte(4) {
@@ -185,9 +186,9 @@ func TestEvictionPrefersTheDead(t *testing.T) {
 		if i == 2 {
 			e = live
 		}
-		c.put(sum(i), e, fuzzNow)
+		c.put(sum(i), e, then, 0)
 	}
-	c.put(sum(4), live, fuzzNow)
+	c.put(sum(4), live, fuzzNow, 0)
 	if c.get(sum(2), fuzzNow) == nil || c.get(sum(4), fuzzNow) == nil || c.len() != 2 {
 		t.Errorf("%d entries left", c.len())
 	}

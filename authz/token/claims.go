@@ -1,40 +1,38 @@
 package token
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 	"unicode"
+
+	"github.com/sallyport/sallyport/authz/token/internal/jose"
 )
 
 const (
 	maxTextBytes = 1 << 10
 	maxActors    = 10
-	maxDate      = 253402300799 // 9999-12-31T23:59:59Z
 )
 
 // claims is a payload (RFC 7519 §4, RFC 9068 §2.2) whose members have the right types.
 type claims struct {
-	all                            map[string]any
-	issuer, subject, clientID, jti string
-	expiry, notBefore, issuedAt    time.Time // zero when absent
-	audience, scopes, actors       []string
+	all                                 map[string]any
+	issuer, subject, clientID, azp, jti string
+	expiry, notBefore, issuedAt         time.Time // zero when absent
+	audience, scopes, actors            []string
+	binding                             Binding // once checked
 }
 
-func parseClaims(b []byte) (claims, error) {
-	m, err := object(b)
-	if err != nil {
-		return claims{}, err
-	}
+func readClaims(m map[string]any) (claims, error) {
 	r := reader{m: m}
 	c := claims{
 		all:       m,
 		issuer:    r.required("iss"),
 		subject:   r.required("sub"),
 		clientID:  r.text("client_id"),
+		azp:       r.text("azp"),
 		jti:       r.text("jti"),
 		expiry:    r.date("exp"),
 		notBefore: r.date("nbf"),
@@ -43,8 +41,8 @@ func parseClaims(b []byte) (claims, error) {
 		scopes:    r.scopes(),
 		actors:    r.actors(),
 	}
-	if azp := r.text("azp"); c.clientID == "" {
-		c.clientID = azp
+	if c.clientID == "" {
+		c.clientID = c.azp
 	}
 	if c.expiry.IsZero() {
 		r.fail("exp", "missing")
@@ -54,16 +52,25 @@ func parseClaims(b []byte) (claims, error) {
 
 func (c *claims) identity() *Identity {
 	return &Identity{
-		Issuer:   c.issuer,
-		Subject:  c.subject,
-		ClientID: c.clientID,
-		Actors:   c.actors,
-		Scopes:   c.scopes,
-		Audience: c.audience,
-		JTI:      c.jti,
-		Expiry:   c.expiry,
-		Claims:   c.all,
+		Issuer:     c.issuer,
+		Subject:    c.subject,
+		ClientID:   c.clientID,
+		ClientOnly: c.clientOnly(),
+		Actors:     c.actors,
+		Scopes:     c.scopes,
+		Audience:   c.audience,
+		JTI:        c.jti,
+		Expiry:     c.expiry,
+		Binding:    c.binding,
+		Claims:     c.all,
 	}
+}
+
+// clientOnly reports whether the subject is the client itself: because it is named as such (RFC 9068 §2.2 for the
+// client credentials grant, RFC 6749 §4.4), or because the server says so, in gty (Auth0) or idtyp (Microsoft Entra).
+func (c *claims) clientOnly() bool {
+	gty, idtyp := c.all["gty"], c.all["idtyp"]
+	return c.subject == c.clientID || gty == "client-credentials" || gty == "client_credentials" || idtyp == "app"
 }
 
 // reader takes typed members out of a payload and keeps the first error.
@@ -119,19 +126,17 @@ func invisible(r rune) bool {
 	return unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp)
 }
 
-// date reads a NumericDate (RFC 7519 §2), zero when absent. Fractions of a second are dropped.
+// date reads a NumericDate, zero when absent.
 func (r *reader) date(name string) time.Time {
 	v, ok := r.m[name]
 	if !ok {
 		return time.Time{}
 	}
-	n, ok := v.(json.Number)
-	f, err := n.Float64()
-	if !ok || err != nil || f < 0 || f > maxDate {
-		r.fail(name, "not a date in seconds")
-		return time.Time{}
+	at, err := jose.Date(v)
+	if err != nil {
+		r.fail(name, err.Error())
 	}
-	return time.Unix(int64(f), 0)
+	return at
 }
 
 // texts reads a string or an array of strings, nil when absent.

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/sallyport/sallyport/authz/token/internal/jose"
 )
 
 const (
@@ -36,6 +38,7 @@ func newFetcher(base *http.Client, plain bool) *fetcher {
 		ForceAttemptHTTP2:   true,
 		TLSHandshakeTimeout: fetchTimeout,
 		IdleConnTimeout:     time.Minute,
+		MaxIdleConnsPerHost: maxQuestions,
 	}}
 	if base != nil {
 		client = *base
@@ -52,13 +55,13 @@ func (f *fetcher) check(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return nil, fmt.Errorf("%s is not the URL of a public document", clip(raw))
+		return nil, fmt.Errorf("%s is not the URL of a public document", jose.Clip(raw))
 	case u.Scheme == "https":
 		return u, nil
 	case u.Scheme == "http" && (f.plain || loopback(u.Hostname())):
 		return u, nil
 	}
-	return nil, fmt.Errorf("%s: https is required", clip(raw))
+	return nil, fmt.Errorf("%s: https is required", jose.Clip(raw))
 }
 
 func loopback(host string) bool {

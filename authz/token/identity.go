@@ -13,13 +13,20 @@ import (
 type Identity struct {
 	Issuer   string
 	Subject  string
-	ClientID string   // client_id (RFC 9068 §2.2), else azp; "" when the token names neither
-	Actors   []string // sub of each act (RFC 8693 §4.1), outermost, the current actor, first
-	Scopes   []string // scope, else scp
-	Audience []string
-	JTI      string
-	Expiry   time.Time
-	Claims   map[string]any // the whole payload; numbers are json.Number
+	ClientID string // client_id (RFC 9068 §2.2), else azp; "" when the token names neither
+	// ClientOnly is set when no user stands behind the token: sub is the client's own identifier, as RFC 9068 §2.2
+	// wants it after the client credentials grant, or a claim says so (gty of Auth0, idtyp of Microsoft Entra). Servers
+	// that mark such tokens in another way, as Keycloak does with the user names of its service accounts, leave it to
+	// the policy, which has all claims.
+	ClientOnly bool
+	Actors     []string // sub of each act (RFC 8693 §4.1), outermost, the current actor, first
+	Scopes     []string // scope, else scp
+	Audience   []string
+	JTI        string
+	Expiry     time.Time
+	// Binding is the key that the presenter has proven to hold; zero for a bearer token.
+	Binding Binding
+	Claims  map[string]any // the whole payload, or introspection answer; numbers are json.Number
 
 	derive  sync.Mutex
 	derived atomic.Pointer[any]

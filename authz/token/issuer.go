@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/sallyport/sallyport/authz/token/internal/jose"
 )
 
 const (
@@ -28,6 +30,8 @@ type issuer struct {
 	names *registry
 	log   *slog.Logger
 	now   func() time.Time
+
+	introspection *introspector // nil: the issuer is not asked about its tokens
 
 	meta atomic.Pointer[metadata]
 	keys atomic.Pointer[snapshot]
@@ -62,6 +66,9 @@ type IssuerStats struct {
 	Age       time.Duration // since the key set was last confirmed; 0 without one
 	Fetches   uint64        // documents asked for
 	Failures  uint64        // of those, the ones without a usable answer
+
+	Introspections        uint64 // questions asked about tokens
+	IntrospectionFailures uint64 // of those, the ones without an answer
 }
 
 func newIssuer(cfg IssuerConfig, docs *fetcher, names *registry, log *slog.Logger, now func() time.Time) (*issuer, error) {
@@ -70,6 +77,12 @@ func newIssuer(cfg IssuerConfig, docs *fetcher, names *registry, log *slog.Logge
 	}
 	if len(cfg.Audiences) == 0 || slices.Contains(cfg.Audiences, "") {
 		return nil, errors.New("expected audiences are required, and none may be empty")
+	}
+	if slices.Contains(cfg.Clients, "") {
+		return nil, errors.New("no accepted client may be empty")
+	}
+	if !cfg.Binding.known() {
+		return nil, fmt.Errorf("binding %q: want %s, %s or %s", cfg.Binding, BindingNone, BindingOptional, BindingRequired)
 	}
 	if min(cfg.RefreshInterval, cfg.ClockSkew, cfg.MaxStale, cfg.MaxLifetime) < 0 {
 		return nil, errors.New("negative duration")
@@ -80,10 +93,18 @@ func newIssuer(cfg IssuerConfig, docs *fetcher, names *registry, log *slog.Logge
 	if cfg.RefreshInterval < time.Second {
 		return nil, errors.New("refresh interval below 1 s")
 	}
-	return &issuer{
+	is := &issuer{
 		cfg: cfg, docs: docs, names: names, now: now,
 		log: log.With("well_known", cfg.WellKnown),
-	}, nil
+	}
+	if cfg.Introspection != nil {
+		asked := *cfg.Introspection
+		if err := asked.complete(docs); err != nil {
+			return nil, fmt.Errorf("introspection: %w", err)
+		}
+		is.introspection = newIntrospector(asked, docs.client, now)
+	}
+	return is, nil
 }
 
 func orDefault(d, otherwise time.Duration) time.Duration {
@@ -105,7 +126,7 @@ func (is *issuer) run(ctx context.Context) {
 			return
 		}
 		if err != nil {
-			is.log.Warn("issuer not refreshed", "error", err, "ready", is.keys.Load() != nil)
+			is.log.Warn("issuer not refreshed", "error", err, "ready", is.ready())
 			wait, retry = retry, min(2*retry, lastRetry)
 		} else {
 			retry = firstRetry
@@ -125,6 +146,9 @@ func (is *issuer) refresh(ctx context.Context) (time.Duration, error) {
 			return 0, stale
 		}
 	}
+	if is.keyless() {
+		return is.cfg.RefreshInterval, stale
+	}
 	f := is.fly()
 	select {
 	case <-f.done:
@@ -132,6 +156,25 @@ func (is *issuer) refresh(ctx context.Context) (time.Duration, error) {
 		return 0, context.Cause(ctx)
 	}
 	return min(f.fresh, is.cfg.RefreshInterval, is.cfg.MaxStale/2), errors.Join(stale, f.err)
+}
+
+// keyless reports whether the issuer is known to publish no keys, so that even its JWTs have to be introspected.
+func (is *issuer) keyless() bool {
+	m := is.meta.Load()
+	return m != nil && m.jwksURI == ""
+}
+
+// ready reports whether tokens of the issuer can be judged.
+func (is *issuer) ready() bool { return is.keyless() || is.keys.Load() != nil }
+
+// lifetime is the context of run.
+func (is *issuer) lifetime() context.Context {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	if is.life == nil {
+		return context.Background()
+	}
+	return is.life
 }
 
 // discover reads the metadata and makes the issuer's identifier known. Once known it never changes: a server that
@@ -143,7 +186,7 @@ func (is *issuer) discover(ctx context.Context) error {
 		if old := is.meta.Load(); old == nil {
 			err = is.names.add(m.issuer, is)
 		} else if old.issuer != m.issuer {
-			err = fmt.Errorf("issuer changed from %s to %s", clip(old.issuer), clip(m.issuer))
+			err = fmt.Errorf("issuer changed from %s to %s", jose.Clip(old.issuer), jose.Clip(m.issuer))
 		}
 	}
 	if err != nil {
@@ -155,10 +198,10 @@ func (is *issuer) discover(ctx context.Context) error {
 }
 
 // key returns the key that the issuer calls kid, and the set it is in.
-func (is *issuer) key(ctx context.Context, kid string, now time.Time) (key, *keySet, error) {
+func (is *issuer) key(ctx context.Context, kid string, now time.Time) (jose.Key, *keySet, error) {
 	snap := is.keys.Load()
 	if snap == nil || is.stale(snap, now) {
-		return key{}, nil, fmt.Errorf("%w: no fresh keys of the issuer", ErrUnavailable)
+		return jose.Key{}, nil, fmt.Errorf("%w: no fresh keys of the issuer", ErrUnavailable)
 	}
 	k, ok := snap.set.keys[kid]
 	if !ok {
@@ -166,14 +209,14 @@ func (is *issuer) key(ctx context.Context, kid string, now time.Time) (key, *key
 			select {
 			case <-f.done:
 			case <-ctx.Done():
-				return key{}, nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+				return jose.Key{}, nil, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
 			}
 			snap = is.keys.Load()
 			k, ok = snap.set.keys[kid]
 		}
 	}
 	if !ok {
-		return key{}, nil, fmt.Errorf("%w: kid %s", ErrKey, clip(kid))
+		return jose.Key{}, nil, fmt.Errorf("%w: kid %s", ErrKey, jose.Clip(kid))
 	}
 	return k, snap.set, nil
 }
@@ -251,6 +294,9 @@ func (is *issuer) stats(now time.Time) IssuerStats {
 	}
 	if snap := is.keys.Load(); snap != nil {
 		s.Keys, s.Age = len(snap.set.keys), now.Sub(snap.confirmed)
+	}
+	if in := is.introspection; in != nil {
+		s.Introspections, s.IntrospectionFailures = in.questions.Load(), in.failures.Load()
 	}
 	return s
 }

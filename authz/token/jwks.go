@@ -7,6 +7,8 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/sallyport/sallyport/authz/token/internal/jose"
 )
 
 const maxKeys = 200
@@ -14,7 +16,7 @@ const maxKeys = 200
 // keySet is the immutable key set of one issuer by kid. Its address is its generation: what was verified under a set
 // holds as long as the issuer still has that very set.
 type keySet struct {
-	keys map[string]key
+	keys map[string]jose.Key
 }
 
 // parseKeySet reads a JWK Set (RFC 7517 §5). Keys that cannot be used are left out, for the reasons in skipped, and do
@@ -24,12 +26,12 @@ func parseKeySet(body []byte) (set *keySet, skipped []string, err error) {
 		Keys []jsontext.Value `json:"keys"`
 	}
 	if err := json.Unmarshal(body, &doc); err != nil {
-		return nil, nil, fmt.Errorf("key set: %w", plainError(err))
+		return nil, nil, fmt.Errorf("key set: %w", jose.PlainError(err))
 	}
 	if len(doc.Keys) > maxKeys {
 		return nil, nil, fmt.Errorf("key set: %d keys, at most %d are read", len(doc.Keys), maxKeys)
 	}
-	set = &keySet{keys: make(map[string]key, len(doc.Keys))}
+	set = &keySet{keys: make(map[string]jose.Key, len(doc.Keys))}
 	ambiguous := map[string]bool{}
 	for i, raw := range doc.Keys {
 		kid, k, err := parseKey(raw)
@@ -44,7 +46,7 @@ func parseKeySet(body []byte) (set *keySet, skipped []string, err error) {
 	}
 	for kid := range ambiguous {
 		delete(set.keys, kid)
-		skipped = append(skipped, fmt.Sprintf("kid %s: more than one key", clip(kid)))
+		skipped = append(skipped, fmt.Sprintf("kid %s: more than one key", jose.Clip(kid)))
 	}
 	if len(set.keys) == 0 {
 		return nil, skipped, errors.New("key set: no usable key")
@@ -52,6 +54,18 @@ func parseKeySet(body []byte) (set *keySet, skipped []string, err error) {
 	return set, skipped, nil
 }
 
+func parseKey(raw []byte) (kid string, k jose.Key, err error) {
+	m, err := jose.Object(raw)
+	if err != nil {
+		return "", jose.Key{}, err
+	}
+	if kid, err = keyID(m); err != nil {
+		return "", jose.Key{}, err
+	}
+	k, err = jose.ParseKey(m)
+	return kid, k, err
+}
+
 func (s *keySet) equal(o *keySet) bool {
-	return maps.EqualFunc(s.keys, o.keys, key.equal)
+	return maps.EqualFunc(s.keys, o.keys, jose.Key.Equal)
 }

@@ -1,42 +1,60 @@
-// Package token verifies bearer access tokens: JWTs (RFC 9068 and its looser relatives) of configured OAuth
-// authorization servers.
+// Package token verifies access tokens of configured OAuth authorization servers: JWTs (RFC 9068 and its looser
+// relatives) by their signature, and opaque tokens, or revocable JWTs, by asking the server (RFC 7662). Tokens that are
+// bound to a key are good only with a proof of possession: DPoP (RFC 9449) or mutual TLS (RFC 8705).
 //
 // Contract:
-//   - an Identity exists only for a token whose signature, issuer, times and audience all hold; every error comes
-//     with a nil Identity;
+//   - an Identity exists only for a token whose signature, issuer, times and audience all hold, or of which its issuer
+//     says so now, and whose presenter holds the key that it is bound to; every error comes with a nil Identity;
 //   - a key is looked up by (issuer, kid) and carries the algorithms it may be used with, so keys of two issuers
 //     never meet and the token's header cannot choose how it is verified;
 //   - verifying under a known key takes no lock that outlasts a map access and never touches the network. An
 //     unknown kid causes at most one fetch for each issuer in 10 s, which concurrent callers share; the others fail
 //     at once;
-//   - an authorization server that is down changes nothing until its keys are older than MaxStale;
-//   - errors.Is(err, ErrUnavailable) means that we could not tell (HTTP 503); every other error is the token's fault
-//     (HTTP 401, invalid_token). No error text holds the token, and what it quotes from it is short and escaped.
+//   - an authorization server that is down changes nothing until its keys are older than MaxStale; but a token that it
+//     has to be asked about is then refused;
+//   - errors.Is(err, ErrUnavailable) means that we could not tell (HTTP 503). Every other error is the caller's fault
+//     (HTTP 401): of its proof for ErrProof and ErrReplay (invalid_dpop_proof) and for ErrNonce (use_dpop_nonce, with the
+//     nonce of the *NonceError), else of the token (invalid_token). No error text holds a token, a proof or a secret, and
+//     what it quotes of them is short and escaped.
 package token
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/sallyport/sallyport/authz/token/dpop"
+	"github.com/sallyport/sallyport/authz/token/internal/jose"
 )
 
-// The outcomes of Verify other than success.
+// The outcomes of Verify and VerifyRequest other than success.
 var (
 	ErrInvalidToken = errors.New("malformed token")                     // not a JWT that this package reads, or a claim of the wrong shape
 	ErrTokenType    = errors.New("not an access token")                 // an ID token, logout token, refresh token …
-	ErrBound        = errors.New("sender-constrained token")            // cnf (RFC 7800): the binding is not verified here
+	ErrBinding      = errors.New("token without its binding")           // a bound token without its key or certificate, or the reverse
 	ErrIssuer       = errors.New("unknown issuer")                      // iss is no configured issuer
 	ErrKey          = errors.New("no such key")                         // the issuer has no key of that kid for that alg
 	ErrSignature    = errors.New("bad signature")                       // does not verify under the key
 	ErrExpired      = errors.New("expired token")                       // exp has passed, or the lifetime is longer than allowed
 	ErrNotYetValid  = errors.New("token from the future")               // nbf or iat lies ahead
 	ErrAudience     = errors.New("token for another audience")          // no aud is expected here
-	ErrUnavailable  = errors.New("token verification is not available") // our failure: an issuer not discovered yet, no fresh keys, or ctx ended
+	ErrClient       = errors.New("token of another client")             // client_id or azp is none of the accepted clients
+	ErrInactive     = errors.New("token not active")                    // its issuer says so
+	ErrRevoked      = errors.New("revoked token")                       // Config.Revoked says so
+	ErrUnavailable  = errors.New("token verification is not available") // our failure: an issuer not discovered yet, no fresh keys or no answer, or ctx ended
+
+	ErrProof  = dpop.ErrProof  // no DPoP proof, or one that is malformed, or not for this request, token and time
+	ErrNonce  = dpop.ErrNonce  // one without a nonce of ours, in a *NonceError
+	ErrReplay = dpop.ErrReplay // one that has been used before
 )
+
+// NonceError is the ErrNonce that holds the nonce to use.
+type NonceError = dpop.NonceError
 
 const (
 	// MaxBytes is the longest compact token that is looked at.
@@ -46,41 +64,14 @@ const (
 	sweepInterval    = time.Minute
 )
 
-// IssuerConfig is one trusted authorization server.
-type IssuerConfig struct {
-	// WellKnown is the URL of its metadata: RFC 8414 or OpenID Connect Discovery. Required.
-	WellKnown string
-	// Audiences are the accepted values of aud, compared byte for byte; one match is enough. Required.
-	Audiences []string
-	// RefreshInterval is how often the metadata is read again, and the longest time between two reads of the keys
-	// (which follow their Cache-Control, 5 minutes without one). Default 24 h, at least 1 s.
-	RefreshInterval time.Duration
-	// ClockSkew is the tolerance for exp, nbf and iat. Default 15 s.
-	ClockSkew time.Duration
-	// MaxStale is how long the last good key set is trusted while no newer one can be had. Default 24 h.
-	MaxStale time.Duration
-	// MaxLifetime refuses tokens with a longer time from iat to exp, or without iat. 0: no limit.
-	MaxLifetime time.Duration
-	// AllowPlainHTTP permits http:// for this issuer's documents beyond the loopback interface.
-	AllowPlainHTTP bool
-}
-
-// Config is what a Verifier is made of.
-type Config struct {
-	Issuers []IssuerConfig
-	// HTTP reaches the authorization servers. Its redirect policy is not used: redirects are never followed.
-	HTTP *http.Client
-	Log  *slog.Logger
-	Now  func() time.Time
-	// CacheSize bounds the verified tokens that are remembered, for at most 60 s. Default 10,000; negative: none.
-	CacheSize int
-}
-
 // Verifier verifies tokens of the configured issuers. It is safe for concurrent use.
 type Verifier struct {
 	issuers []*issuer
 	names   *registry
+	opaque  *issuer // whose tokens those are that name no issuer; nil when there are none
 	cache   *cache
+	dpop    *dpop.Verifier // nil when no issuer's tokens can be bound
+	revoked func(*Identity) bool
 	client  *http.Client
 	now     func() time.Time
 }
@@ -101,10 +92,11 @@ func New(cfg Config) (*Verifier, error) {
 	}
 	docs := newFetcher(cfg.HTTP, false)
 	v := &Verifier{
-		names:  &registry{},
-		cache:  newCache(cfg.CacheSize),
-		client: docs.client,
-		now:    cfg.Now,
+		names:   &registry{},
+		cache:   newCache(cfg.CacheSize),
+		revoked: cfg.Revoked,
+		client:  docs.client,
+		now:     cfg.Now,
 	}
 	seen := map[string]bool{}
 	for _, ic := range cfg.Issuers {
@@ -118,7 +110,32 @@ func New(cfg Config) (*Verifier, error) {
 		}
 		v.issuers = append(v.issuers, is)
 	}
+	if err := v.complete(cfg); err != nil {
+		return nil, fmt.Errorf("token: %w", err)
+	}
 	return v, nil
+}
+
+// complete sets what the issuers together need.
+func (v *Verifier) complete(cfg Config) (err error) {
+	bound := false
+	for _, is := range v.issuers {
+		bound = bound || !is.cfg.Binding.none()
+		if is.introspection == nil || !is.introspection.cfg.Tokens.opaque() {
+			continue
+		}
+		if v.opaque != nil {
+			return fmt.Errorf("issuers %s and %s: both introspect opaque tokens, which do not say whose they are",
+				v.opaque.cfg.WellKnown, is.cfg.WellKnown)
+		}
+		v.opaque = is
+	}
+	if !bound {
+		return nil
+	}
+	cfg.DPoP.Now = cfg.Now
+	v.dpop, err = dpop.New(cfg.DPoP)
+	return err
 }
 
 // Run discovers the issuers and keeps their keys fresh until ctx ends; then it returns nil. Call it once. Before it
@@ -138,10 +155,10 @@ func (v *Verifier) Run(ctx context.Context) error {
 	return nil
 }
 
-// Ready reports whether every issuer has metadata and a key set.
+// Ready reports whether every issuer has metadata and, unless its tokens are all introspected, a key set.
 func (v *Verifier) Ready() bool {
 	for _, is := range v.issuers {
-		if is.keys.Load() == nil {
+		if !is.ready() {
 			return false
 		}
 	}
@@ -168,9 +185,34 @@ func (v *Verifier) Stats() []IssuerStats {
 	return out
 }
 
-// Verify returns whom a compact JWT speaks for. The Identity is shared between calls: it must not be changed. ctx
-// bounds the wait for a key set that is being fetched; nothing else in Verify waits.
+// Verify returns whom a token speaks for that was presented as a bearer token, with nothing else: see VerifyRequest.
 func (v *Verifier) Verify(ctx context.Context, raw string) (*Identity, error) {
+	return v.VerifyRequest(ctx, Presented{Token: raw})
+}
+
+// VerifyRequest returns whom the token of a request speaks for. The Identity is shared between calls: it must not be
+// changed. ctx bounds the wait for a key set or an introspection answer that is being fetched, and for the memory of
+// used proofs; nothing else waits.
+func (v *Verifier) VerifyRequest(ctx context.Context, p Presented) (*Identity, error) {
+	id, err := v.identify(ctx, p.Token)
+	if err != nil {
+		return nil, err
+	}
+	if v.revoked != nil && v.revoked(id) {
+		return nil, ErrRevoked
+	}
+	if err := v.possession(ctx, &p, id.Binding); err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+// Drop forgets the verified tokens whose identities match, and returns how many that were. They are verified, and their
+// issuers are asked, anew; what a change of the world makes refused for good, Config.Revoked must refuse.
+func (v *Verifier) Drop(match func(*Identity) bool) int { return v.cache.drop(match) }
+
+// identify verifies a token, or remembers it.
+func (v *Verifier) identify(ctx context.Context, raw string) (*Identity, error) {
 	if len(raw) > MaxBytes {
 		return nil, fmt.Errorf("%w: longer than %d bytes", ErrInvalidToken, MaxBytes)
 	}
@@ -179,33 +221,57 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Identity, error) {
 	if id := v.cache.get(sum, now); id != nil {
 		return id, nil
 	}
-	e, err := v.verify(ctx, raw, now)
+	round := v.cache.round.Load()
+	e, err := v.verify(ctx, raw, sum, round, now)
 	if err != nil {
 		return nil, err
 	}
-	v.cache.put(sum, e, now)
+	v.cache.put(sum, e, v.now(), round)
 	return e.identity, nil
 }
 
-// verify does the work that a cache hit saves. Nothing of the token is believed before its signature has been
-// checked; what is read earlier only selects the key.
-func (v *Verifier) verify(ctx context.Context, raw string, now time.Time) (*entry, error) {
+// verify does the work that a cache hit saves.
+func (v *Verifier) verify(ctx context.Context, raw string, sum [sha256.Size]byte, round uint64, now time.Time) (*entry, error) {
+	if v.opaque != nil && !jwtShaped(raw) {
+		if err := checkOpaque(raw); err != nil {
+			return nil, err
+		}
+		if v.opaque.meta.Load() == nil {
+			return nil, fmt.Errorf("%w: the issuer of opaque tokens has not been discovered yet", ErrUnavailable)
+		}
+		return v.opaque.introspect(ctx, raw, sum, round, nil)
+	}
 	t, err := parse(raw)
 	if err != nil {
 		return nil, err
 	}
 	is, err := v.issuer(t.claims.issuer)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, err
+	case is.keyless():
+		return is.introspect(ctx, raw, sum, round, nil)
 	}
-	k, set, err := is.key(ctx, t.header.kid, now)
-	if err != nil {
+	e, err := is.verify(ctx, t, now)
+	if err != nil || is.introspection == nil || !is.introspection.cfg.Tokens.jwts() {
+		return e, err
+	}
+	return is.introspect(ctx, raw, sum, round, e)
+}
+
+// verify checks a JWT. Nothing of it is believed before its signature has been checked; what is read earlier only
+// selects the key.
+func (is *issuer) verify(ctx context.Context, t *parsed, now time.Time) (*entry, error) {
+	k, set, err := is.key(ctx, t.kid, now)
+	switch {
+	case err != nil:
 		return nil, err
+	case !k.Permits(t.Alg):
+		return nil, fmt.Errorf("%w: kid %s is not for %s", ErrKey, jose.Clip(t.kid), t.Alg)
+	case !k.Verifies(t.JWT):
+		return nil, ErrSignature
 	}
-	if err := k.verify(t); err != nil {
-		return nil, err
-	}
-	if err := t.check(&is.cfg, now); err != nil {
+	if err := t.claims.check(&is.cfg, t.Typ, now); err != nil {
 		return nil, err
 	}
 	return &entry{
@@ -224,5 +290,5 @@ func (v *Verifier) issuer(id string) (*issuer, error) {
 	if v.names.count() < len(v.issuers) {
 		return nil, fmt.Errorf("%w: an issuer has not been discovered yet", ErrUnavailable)
 	}
-	return nil, fmt.Errorf("%w: %s", ErrIssuer, clip(id))
+	return nil, fmt.Errorf("%w: %s", ErrIssuer, jose.Clip(id))
 }

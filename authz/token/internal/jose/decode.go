@@ -1,4 +1,4 @@
-package token
+package jose
 
 import (
 	"bytes"
@@ -9,18 +9,20 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
 
 const (
 	maxDepth  = 32
-	maxNumber = 64 // bytes of one number
+	maxNumber = 64           // bytes of one number
+	maxDate   = 253402300799 // 9999-12-31T23:59:59Z
 )
 
-// object decodes one JSON object as I-JSON (RFC 7493): valid UTF-8, no duplicate names at any depth, names
+// Object decodes one JSON object as I-JSON (RFC 7493): valid UTF-8, no duplicate names at any depth, names
 // case-sensitive, nothing after it. Numbers become json.Number. The errors quote nothing of the input.
-func object(b []byte) (map[string]any, error) {
+func Object(b []byte) (map[string]any, error) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(b))
 	if d.PeekKind() != '{' {
 		return nil, errors.New("not a JSON object")
@@ -32,13 +34,13 @@ func object(b []byte) (map[string]any, error) {
 		}
 	}
 	if err != nil {
-		return nil, plainError(err)
+		return nil, PlainError(err)
 	}
 	return v.(map[string]any), nil
 }
 
-// plainError replaces the decoder's errors, which quote the input at any length.
-func plainError(err error) error {
+// PlainError replaces the decoder's errors, which quote the input at any length.
+func PlainError(err error) error {
 	var syntax *jsontext.SyntacticError
 	switch {
 	case errors.Is(err, jsontext.ErrDuplicateName):
@@ -113,4 +115,14 @@ func number(s string) (json.Number, error) {
 		return "", errors.New("number out of range")
 	}
 	return json.Number(s), nil
+}
+
+// Date reads a NumericDate (RFC 7519 §2). Fractions of a second are dropped.
+func Date(v any) (time.Time, error) {
+	n, ok := v.(json.Number)
+	f, err := n.Float64()
+	if !ok || err != nil || f < 0 || f > maxDate {
+		return time.Time{}, errors.New("not a date in seconds")
+	}
+	return time.Unix(int64(f), 0), nil
 }
