@@ -67,12 +67,12 @@ func (c *Client) send(ctx context.Context, md *metadata, form url.Values, secret
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, &Error{Kind: Unavailable, Err: err}
+		return nil, &Error{Kind: Unavailable, Err: quiet(ctx, err)}
 	}
 	defer res.Body.Close()
 	body, err := readAll(res.Body)
 	if err != nil {
-		return nil, &Error{Kind: Unavailable, Status: res.StatusCode, Err: err}
+		return nil, &Error{Kind: Unavailable, Status: res.StatusCode, Err: quiet(ctx, err)}
 	}
 	secrets = append(secrets, form.Get("client_assertion"))
 	if secret := c.cfg.ClientSecret; secret != "" {
