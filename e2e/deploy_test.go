@@ -102,34 +102,45 @@ func TestAuditPage(t *testing.T) {
 
 // TestProtocolPage sends every method of the table in docs/protocol.md in both eras.
 func TestProtocolPage(t *testing.T) {
-	w := start(t)
-	session := w.initialize()
+	g := startConformance(t)
+	session := g.initialize()
 	rows := regexp.MustCompile("(?m)^\\| `([a-z]+[/a-zA-Z_]*)` \\| (\\w+) \\| (\\w+) \\|$").FindAllStringSubmatch(contents(t, "..", "docs", "protocol.md"), -1)
 	if len(rows) != 24 {
 		t.Fatalf("%d methods", len(rows))
 	}
-	const params = `"name":"open_echo","uri":"file:///x","arguments":{},"ref":{"type":"ref/prompt","name":"open_echo"},"protocolVersion":"2025-11-25"`
+	const uri = "test://static-text"
 	for _, row := range rows {
-		method, id := row[1], `"id":7,`
+		method, id, name := row[1], `"id":7,`, "test_simple_text"
 		if strings.HasPrefix(method, "notifications/") {
 			id = ""
 		}
-		old := w.send(legacy(session, `{"jsonrpc":"2.0",`+id+`"method":"`+method+`","params":{`+params+`}}`))
+		if method == "prompts/get" {
+			name = "test_simple_prompt"
+		}
+		params := `"name":"` + name + `","uri":"` + uri + `","arguments":{},"ref":{"type":"ref/prompt","name":"test_prompt_with_arguments"},` +
+			`"argument":{"name":"arg1","value":""},"level":"info","notifications":{},"requestId":1,"protocolVersion":"2025-11-25"`
 		mirrored := modernMethod(method)
 		mirrored.body = `{"jsonrpc":"2.0",` + id + `"method":"` + method + `","params":{` + params + `,` + modernMeta + `}}`
-		mirrored.header["Mcp-Name"] = "open_echo"
+		mirrored.header["Mcp-Name"] = name
 		if method == "resources/read" {
-			mirrored.header["Mcp-Name"] = "file:///x"
+			mirrored.header["Mcp-Name"] = uri
 		}
-		for era, a := range map[string]answer{row[2] + " in the legacy era": old, row[3] + " in the modern era": w.send(mirrored)} {
+		for era, r := range map[string]request{
+			row[2] + " in the legacy era": legacy(session, `{"jsonrpc":"2.0",`+id+`"method":"`+method+`","params":{`+params+`}}`),
+			row[3] + " in the modern era": mirrored,
+		} {
+			if method == "subscriptions/listen" && strings.HasPrefix(era, "hub") { // its answer does not end
+				if line, err := g.stream(r).ReadString('\n'); err != nil || !strings.Contains(line, "acknowledged") {
+					t.Errorf("%s: %q, %v", method, line, err)
+				}
+				continue
+			}
+			a := g.send(r)
 			refused := a.RPC.Error != nil && a.RPC.Error.Code == -32601
-			if refused != strings.HasPrefix(era, "refused") || !refused && a.Status > 202 {
+			if refused != strings.HasPrefix(era, "refused") || !refused && (a.Status > 202 || a.RPC.Error != nil) {
 				t.Errorf("%s is documented as %s: %s", method, era, a)
 			}
 		}
-	}
-	if calls := len(w.open.calls()); calls != 2 {
-		t.Errorf("%d calls upstream, want one in each era", calls)
 	}
 }
 

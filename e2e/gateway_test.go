@@ -522,3 +522,8 @@ func (w *world) dial() net.Conn {
 	must(w.t, c.SetDeadline(time.Now().Add(10*time.Second)))
 	return c
 }
+
+func copyAll(dst io.WriteCloser, src io.Reader) (int64, error) {
+	defer func() { _ = dst.Close() }()
+	return io.Copy(dst, src)
+}

@@ -384,6 +384,9 @@ func (s *sdkWorld) account(t *testing.T) {
 		if d["method"] == "tools/call" && d["outcome"] == "allowed" {
 			allowed++
 		}
+		if d["method"] == "http/get" && c["outcome"] == "aborted" {
+			continue // the agent closed its stream
+		}
 		if (d["outcome"] == "allowed") != (c["outcome"] == "ok") {
 			t.Errorf("decision %v ended as %v", d, c)
 		}
