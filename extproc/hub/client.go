@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -208,10 +209,16 @@ func (c *client) send(ctx context.Context, verb string, l leg, body []byte, head
 }
 
 func (c *client) sendTo(ctx context.Context, path, verb string, l leg, body []byte, header http.Header) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, verb, "http://"+egressAuthority+path, bytes.NewReader(body))
+	at, err := url.ParseRequestURI(path)
 	if err != nil {
 		return nil, err
 	}
+	req, err := http.NewRequestWithContext(ctx, verb, "http://"+egressAuthority+"/", bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	// Whatever the path, Envoy leads it to the upstream of the route, and nowhere else.
+	req.URL.Path, req.URL.RawPath, req.URL.RawQuery = at.Path, at.RawPath, at.RawQuery
 	for name, values := range header {
 		req.Header[name] = values
 	}

@@ -167,6 +167,7 @@ func TestCallGoesOn(t *testing.T) {
 			t.Fatalf("%+v %+v", first, second)
 		}
 		rest := alice.listen("Last-Event-ID", second.ID)
+		a.message(t, "a-2", `{"jsonrpc":"2.0","id":"another","result":{}}`) // not of this call
 		a.say(t, "a-2", "id: 43\ndata: "+`{"jsonrpc":"2.0","id":"call","result":{}}`+"\n\n")
 		answer := rest.block()
 		if string(answer.Data) != `{"jsonrpc":"2.0","id":"call","result":{}}` || answer.ID == "" || answer.ID == "43" {
@@ -290,7 +291,7 @@ func TestUpstreamStreamsThatFail(t *testing.T) {
 		}, 20, 30},
 	} {
 		t.Run(name, func(t *testing.T) {
-			streaming(t, func(t *testing.T, g *gateway, a, b *live, alice agent, events *stream) {
+			streaming(t, func(t *testing.T, _ *gateway, a, b *live, alice agent, events *stream) {
 				var asked atomic.Int32
 				a.first(func(w http.ResponseWriter, m rpc) bool {
 					if m.verb != http.MethodGet || m.session == "a-1" {
@@ -354,5 +355,24 @@ func TestKeepAlive(t *testing.T) {
 				t.Errorf("not a comment: %+v", ev)
 			}
 		}
+	})
+}
+
+// What an agent's own upstream session says of lists is news to the hub; the agent is told of what changes for it, and the
+// event keeps its place in the stream.
+func TestListChangesOnASessionsStream(t *testing.T) {
+	streaming(t, func(t *testing.T, _ *gateway, a, _ *live, alice agent, events *stream) {
+		a.answer("tools/list", toolList("t", "new"))
+		a.say(t, "a-2", "id: 7\ndata: "+`{"jsonrpc":"2.0","method":"`+toolsChanged+`"}`+"\n\n")
+		place := events.block()
+		name, err := sealer(t).OpenName(alice.id(), session.StreamEvent, place.ID)
+		if err != nil || string(name.Raw) != "7" || place.HasData {
+			t.Errorf("%+v, %v", place, err)
+		}
+		if got := events.next(); got != `{"jsonrpc":"2.0","method":"`+toolsChanged+`"}` {
+			t.Error(got)
+		}
+		a.message(t, "a-2", `{"jsonrpc":"2.0","method":"`+toolsChanged+`"}`) // nothing has changed
+		events.quiet(5 * time.Second)
 	})
 }

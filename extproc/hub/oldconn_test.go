@@ -388,3 +388,29 @@ func TestOldUpstreamBreaksInTheHandshake(t *testing.T) {
 		alice.must(200, `"result":{"content":[]}`, toolCall("up_t"))
 	})
 }
+
+// An answer arrives however much comes before it that nobody takes.
+func TestOldUpstreamAnswersAfterAFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up := newOldServer(`{"tools":{}}`)
+		up.script.first(func(w http.ResponseWriter, m rpc) bool {
+			if m.Method != "tools/call" {
+				return false
+			}
+			go func() {
+				for range 500 {
+					up.say(m.session, `{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}`)
+				}
+				up.say(m.session, `{"jsonrpc":"2.0","id":`+string(m.ID)+`,"result":{}}`)
+			}()
+			synctest.Wait() // all of it is there before the POST is answered
+			w.WriteHeader(http.StatusAccepted)
+			return true
+		})
+		g := toOld(t, up)
+		rec := ask(g, "alice", "POST", modernRequest("tools/call", `{}`, "", `"name":"up_t"`), modernHeaders("tools/call", "up_t")...)
+		if rec.Code != 200 || !strings.Contains(rec.Body.String(), `"result":{"resultType":"complete"}`) {
+			t.Errorf("%d %s", rec.Code, rec.Body)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package hub
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -201,7 +202,7 @@ func TestRoundsThatFail(t *testing.T) {
 			g.tokens.mu.Lock()
 			g.tokens.refuse["alice"] = true
 			g.tokens.mu.Unlock()
-			g.Hub.tell(g.t.Context(), alice.id(), note{Waiter: waiterOf(g, alice, asked), Answer: []byte(`{"jsonrpc":"2.0","id":` + string(asked.ID) + `,"result":{}}`)})
+			g.tell(g.t.Context(), alice.id(), note{Waiter: waiterOf(g, alice, asked), Answer: []byte(`{"jsonrpc":"2.0","id":` + string(asked.ID) + `,"result":{}}`)})
 		}, `"error":{"code":-32600,"message":"the token has expired"}`, []audit.Outcome{audit.Allowed, audit.Denied}},
 		{"it wants nothing", ableBody, ``, "", nil, unusable, []audit.Outcome{audit.Allowed}},
 		{"it asks and asks", ableBody, ``, `"s"`, nil, unusable, []audit.Outcome{audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed, audit.Allowed}},
@@ -308,4 +309,18 @@ func TestCarryingNeedsATicket(t *testing.T) {
 	if n := up.count("tools/call"); n > 0 {
 		t.Errorf("called %d times", n)
 	}
+}
+
+// A cancelled call of which nothing has come ends without an answer: an empty stream.
+func TestCancelledBeforeAnything(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, _, alice := toModern(t, `{}`, func(_ http.ResponseWriter, m rpc) { <-m.ctx.Done() })
+		done := make(chan *httptest.ResponseRecorder, 1)
+		go func() { done <- alice.post(toolCall("up_t")) }()
+		synctest.Wait()
+		alice.must(202, "", `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"call"}}`)
+		if rec := <-done; rec.Code != 200 || rec.Body.Len() > 0 || rec.Header().Get("Content-Type") != "text/event-stream" {
+			t.Errorf("%d %s %s", rec.Code, rec.Header().Get("Content-Type"), rec.Body)
+		}
+	})
 }
