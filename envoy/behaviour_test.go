@@ -60,12 +60,19 @@ func newGateway(t *testing.T) *gateway {
 		"mutates-path":       to("app/up", ":path", "/admin"),
 		"mutates-connection": to("app/up", "connection", "authorization"),
 		"watch":              w.watch,
+		"limited":            to("app/up", "x-envoy-upstream-rq-timeout-ms", "300"),
+		"rewritten":          rewritten,
+		"page":               page,
+		"private":            to("app/up", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session"),
+		"private to hub":     to("hub", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session"),
+		"endpoint":           to("endpoint/old"),
 	})
 	w.config.MessageTimeout = 2 * time.Second
 	w.config.MaxRequestBytes = 64 << 10
 	w.config.Apps = []envoy.App{
 		{Name: "up", URL: up.URL + "/deep/mcp"},
 		{Name: "gone", URL: gone.URL},
+		{Name: "old", URL: up.URL + "/deep/sse", EndpointEvents: true},
 	}
 	w.url = "http://" + start(t, w.config)
 	return w
@@ -129,6 +136,11 @@ func TestBehaviour(t *testing.T) {
 	t.Run("Trailers", w.testTrailers)
 	t.Run("Hub", w.testHub)
 	t.Run("Egress", w.testEgress)
+	t.Run("Endpoint", w.testEndpoint)
+	t.Run("Limit", w.testLimit)
+	t.Run("Rewriting", w.testRewriting)
+	t.Run("Pages", w.testPages)
+	t.Run("PrivateHeaders", w.testPrivateHeaders)
 	t.Run("AccessLog", w.testAccessLog)
 }
 
@@ -236,6 +248,9 @@ func (w *gateway) testRefusedAnswers(t *testing.T) {
 		"x-status: 404|content-type: text/plain",
 		"x-status: 202|content-type: text/html",
 		"x-status: 200", // no type at all
+		"content-type: application/json|content-encoding: gzip",
+		"content-type: text/event-stream|content-encoding: br",
+		"content-type: application/json|content-encoding: identity, gzip",
 	} {
 		got := w.post(t, "app", "/mcp", "x-id", `"a"`, "x-answer", secrets+upstream)
 		if got.status != 502 || got.body != rpcError(`"a"`, -32603, noUsableAnswer) ||
@@ -279,6 +294,7 @@ func (w *gateway) testPassedAnswers(t *testing.T) {
 		{"content-type: Application/JSON; charset=utf-8", 200, "from the upstream"},
 		{"content-type: text/event-stream", 200, "from the upstream"},
 		{"content-type: text/event-stream;charset=utf-8", 200, "from the upstream"},
+		{"content-type: application/json|content-encoding: identity", 200, "from the upstream"},
 		{"x-status: 404|content-type: application/json", 404, "from the upstream"},
 		{"x-status: 500|content-type: application/json", 500, "from the upstream"},
 		{"x-status: 202", 202, ""},

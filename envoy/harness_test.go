@@ -176,6 +176,9 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if w.Header().Get("content-type") == "" {
 		w.Header()["Content-Type"] = nil // no sniffing
 	}
+	if d, err := time.ParseDuration(w.Header().Get("x-wait")); err == nil {
+		time.Sleep(d)
+	}
 	status := 200
 	if s, err := strconv.Atoi(w.Header().Get("x-status")); err == nil {
 		status = s

@@ -208,6 +208,8 @@ func (i *inbox) pass(relay *session.Relay) func(mcpparse.Event) error {
 		case relayed.Dropped != "":
 			i.h.withheld(relay.App, relayed.Dropped)
 			return nil
+		case relayed.Message.Method == updatedMethod && !i.h.readable(context.Background(), i.c, relay.App, relayed.Message, i.s.Version):
+			return nil
 		case isListChanged(relayed.Message):
 			i.h.staleApp(i.c.gate, relay.App)
 			if relayed.Event.HasID { // its place in the stream is kept
@@ -434,16 +436,21 @@ func (h *Hub) eachChange(ctx context.Context, c caller, version string, tell fun
 	}
 }
 
+const updatedMethod = "notifications/resources/updated"
+
+// readable reports whether the policy in force lets the caller read the resource that a message names.
+func (h *Hub) readable(ctx context.Context, c caller, app string, m mcpparse.Message, version string) bool {
+	uri, _ := mcpparse.Text(m.Param("uri"))
+	g := h.cfg.Gate()
+	a := appOf(g, app)
+	return a != nil && g.Visible(ctx, a, mcpparse.Resource, uri, c.req, c.who.Identity, version)
+}
+
 // update judges the news that a resource has changed: it must be about what was subscribed to, and about what the caller
 // may read now. id is the listen request that it answers, nil for a legacy agent.
 func (h *Hub) update(ctx context.Context, c caller, app string, uris []string, m mcpparse.Message, version string, id []byte) ([]byte, bool) {
 	uri, _ := mcpparse.Text(m.Param("uri"))
-	if m.Method != "notifications/resources/updated" || !slices.Contains(uris, uri) {
-		return nil, false
-	}
-	g := h.cfg.Gate()
-	a := appOf(g, app)
-	if a == nil || !g.Visible(ctx, a, mcpparse.Resource, uri, c.req, c.who.Identity, version) {
+	if m.Method != updatedMethod || !slices.Contains(uris, uri) || !h.readable(ctx, c, app, m, version) {
 		return nil, false
 	}
 	return notification(m.Method, map[string]any{"uri": uri}, id), true

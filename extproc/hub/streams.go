@@ -165,8 +165,12 @@ func (h *Hub) watch(u *upstream) {
 			<-ctx.Done()
 		default:
 			h.sessionStream(ctx, legOf(own, ""), noToken, "", func() {}, func(ev mcpparse.Event) error {
-				if m, err := mcpparse.ParseUpstream(ev.Data); err == nil && isListChanged(m) {
+				switch m, err := mcpparse.ParseUpstream(ev.Data); {
+				case err != nil:
+				case isListChanged(m):
 					changed()
+				case m.Kind == mcpparse.Request && m.Method == "ping":
+					_ = h.client.deliver(ctx, legOf(own, ""), mcpparse.ResultBody(m.ID, []byte("{}")))
 				}
 				return nil
 			})
