@@ -41,17 +41,22 @@ type App struct {
 
 // ExchangeRule says which token an upstream gets (RFC 8693).
 type ExchangeRule struct {
-	Exchanger   Exchanger
-	Audience    string
-	Delegation  bool // keep the agent visible in `act`
-	ActorToken  bool // send an actor_token of our own
-	RequireAct  bool // refuse a delegated token without `act`
-	AllowOpaque bool // accept a token that is not a JWT
-	Tools       Rules
-	Prompts     Rules
-	Resources   Rules
-	Session     *TokenRule // what belongs to no single call: sessions, streams, answers; nil sends no token with it
-	AllowOthers bool       // what the rules do not name gets a token without scopes; otherwise it is denied
+	Exchanger     Exchanger
+	Audience      string // where the token is good, by its logical name
+	Resource      string // and by its address (RFC 8707); one of the two may be empty
+	SubjectClaim  string // the claim of both tokens that names the subject; "" for sub
+	Delegation    bool   // keep the agent visible in `act`
+	ActorToken    bool   // send an actor_token of our own
+	RequireAct    bool   // refuse a delegated token without `act`
+	AllowOpaque   bool   // accept a token that is not a JWT
+	AllowLonger   bool   // accept a token that lives longer than asked for
+	AllowNarrower bool   // accept a token with some of the scopes only
+	SubjectScopes bool   // ask for no scope that the agent's own token lacks
+	Tools         Rules
+	Prompts       Rules
+	Resources     Rules
+	Session       *TokenRule // what belongs to no single call: sessions, streams, answers; nil sends no token with it
+	AllowOthers   bool       // what the rules do not name gets a token without scopes; otherwise it is denied
 }
 
 // TokenRule is what one token may do, and for how long.
@@ -68,7 +73,12 @@ type Exchanger interface {
 // TokenRequest asks for a token in the name of the agent's verified token.
 type TokenRequest struct {
 	SubjectToken string // the agent's token
-	Subject      string // its verified sub, which the new token must keep
+	Subject      string // its verified sub, or the Rule's SubjectClaim, which the new token must keep
+	Agent        string // the client that it was issued to
+	Act          []byte // its `act`, as JSON: who acted before; nil for nobody
+	Expiry       time.Time
+	JTI          string
+	Binding      string // the key that its presenter has proven to hold; "" for a bearer token
 	Rule         *ExchangeRule
 	TokenRule
 }
@@ -81,16 +91,27 @@ type IssuedToken struct {
 	Scopes    []string
 	Actors    []string
 	ExpiresIn time.Duration
+
+	Longer   bool // it lives longer than asked for
+	Narrower bool // it lacks some of the scopes asked for
+	Reused   bool // it was made for an earlier call
 }
 
 // ExchangeError is why there is no token.
 type ExchangeError struct {
 	Refused    bool          // the authorization server said no (an OAuth error); otherwise it failed
 	RetryAfter time.Duration // when it may be asked again; 0 when unknown
+	Reason     string        // the cause in one word, for the audit; "" when there is none
 	Err        error         // for the audit, never for the agent
 }
 
-func (e *ExchangeError) Error() string { return e.Err.Error() }
+func (e *ExchangeError) Error() string {
+	if e.Reason == "" {
+		return e.Err.Error()
+	}
+	return e.Reason + ": " + e.Err.Error()
+}
+
 func (e *ExchangeError) Unwrap() error { return e.Err }
 
 // rule returns how the token for a tool, a prompt or a resource is shaped, and whether the app knows it at all.

@@ -2,7 +2,10 @@ package authz
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -148,6 +151,26 @@ func (c *Call) openLeg(ctx context.Context) *rejection {
 	return nil
 }
 
+// remark notes what is remarkable about a token that was accepted all the same.
+func (c *Call) remark() {
+	c.checkActor()
+	for _, r := range []struct {
+		so   bool
+		note string
+	}{
+		{c.issued.Longer, "the token lives longer than asked for"},
+		{c.issued.Narrower, "the token lacks scopes that were asked for"},
+		{c.issued.Reused, "the token was made for an earlier call"},
+	} {
+		if r.so && c.note != "" {
+			c.note += "; "
+		}
+		if r.so {
+			c.note += r.note
+		}
+	}
+}
+
 // checkActor notes a delegated token that does not say who acts. Some authorization servers write no `act`; RequireAct
 // refuses their tokens, and otherwise the operator is told.
 func (c *Call) checkActor() {
@@ -172,7 +195,7 @@ func (c *Call) exchange(ctx context.Context) *rejection {
 	switch {
 	case err == nil:
 		c.issued = issued
-		c.checkActor()
+		c.remark()
 		return nil
 	case errors.As(err, &why) && why.Refused:
 		return c.refused("the authorization server refused a token for this "+nouns[c.msg.Target], err.Error())
@@ -189,11 +212,61 @@ var errNotFresh = errors.New("the exchange returned no fresh token")
 // exchange gets one token from app's authorization server, and makes sure that it is not the agent's own.
 func (g *Gate) exchange(ctx context.Context, app *App, rule TokenRule, caller *Caller) (*IssuedToken, error) {
 	start := g.cfg.Now()
-	issued, err := app.Exchange.Exchanger.Exchange(ctx, TokenRequest{
-		SubjectToken: caller.raw, Subject: caller.Identity.Subject, Rule: app.Exchange, TokenRule: rule})
+	var issued *IssuedToken
+	request, err := tokenRequest(app.Exchange, rule, caller)
+	if err == nil {
+		issued, err = app.Exchange.Exchanger.Exchange(ctx, request)
+	}
 	if err == nil && (issued == nil || issued.Value == "" || issued.Value == caller.raw) {
 		err = errNotFresh
 	}
 	g.cfg.Metrics.exchange(app.Name, err, g.cfg.Now().Sub(start))
 	return issued, err
+}
+
+// tokenRequest says of the agent's token what a new one is made of.
+func tokenRequest(x *ExchangeRule, rule TokenRule, caller *Caller) (TokenRequest, error) {
+	id := caller.Identity
+	r := TokenRequest{SubjectToken: caller.raw, Subject: id.Subject, Agent: id.ClientID, Expiry: id.Expiry, JTI: id.JTI,
+		Rule: x, TokenRule: rule}
+	if b := id.Binding; b != (token.Binding{}) {
+		r.Binding = b.Method + ":" + b.Thumbprint
+	}
+	if missing := x.lacking(rule, id); len(missing) > 0 {
+		return r, &ExchangeError{Refused: true, Err: errors.New("the agent's token lacks " + strings.Join(missing, " "))}
+	}
+	if x.SubjectClaim != "" {
+		if r.Subject, _ = id.Claims[x.SubjectClaim].(string); r.Subject == "" {
+			return r, &ExchangeError{Refused: true, Err: fmt.Errorf("the agent's token has no text as its claim %q", x.SubjectClaim)}
+		}
+	}
+	if act, ok := id.Claims["act"]; ok {
+		var err error
+		if r.Act, err = json.Marshal(act); err != nil {
+			return r, err
+		}
+	}
+	return r, nil
+}
+
+// lacking are the scopes of a rule that must not be asked for in the name of id.
+func (x *ExchangeRule) lacking(rule TokenRule, id *token.Identity) []string {
+	if !x.SubjectScopes {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(rule.Scopes), func(s string) bool { return slices.Contains(id.Scopes, s) })
+}
+
+// subjectScopes refuses a call for which more would have to be asked than the agent's own token may do. The answer names
+// all that the call needs, so that the agent can come back with a token that will do.
+func (c *Call) subjectScopes() *rejection {
+	if c.app.Exchange == nil {
+		return nil
+	}
+	rule, _ := c.app.rule(c.msg.Target, c.name)
+	missing := c.app.Exchange.lacking(rule, c.identity)
+	if len(missing) == 0 {
+		return nil
+	}
+	return c.insufficientScope(rule.Scopes, "the agent's token lacks "+strings.Join(missing, " "))
 }

@@ -152,9 +152,12 @@ func TestBareNames(t *testing.T) {
 
 func TestExchangeRequest(t *testing.T) {
 	w := newWorld(t)
+	w.tokens.known[agentToken].Claims["act"] = map[string]any{"sub": "agent-0"}
+	w.tokens.known[agentToken].Binding = token.Binding{Method: token.MethodDPoP, Thumbprint: "thumbprint"}
 	r, body := modernCall("my_server_getItem", `{}`)
 	w.judge(r, body)
-	want := []authz.TokenRequest{{SubjectToken: agentToken, Subject: "ann", Rule: w.items.Exchange,
+	want := []authz.TokenRequest{{SubjectToken: agentToken, Subject: "ann", Agent: "agent-1", JTI: "jti-of-agent",
+		Act: []byte(`{"sub":"agent-0"}`), Binding: "dpop:thumbprint", Rule: w.items.Exchange,
 		TokenRule: authz.TokenRule{Scopes: []string{"item:getItem"}, Lifetime: 5 * time.Second}}}
 	if len(w.exchanger.requests) != 1 || w.exchanger.requests[0].Rule != w.items.Exchange {
 		t.Fatalf("requests %+v", w.exchanger.requests)
@@ -186,7 +189,7 @@ func TestExchangeOutcomes(t *testing.T) {
 		reason  string
 	}{
 		{"refused", nil, &authz.ExchangeError{Refused: true, Err: secret}, refused, "", audit.Denied, "detail for the audit only"},
-		{"failed", nil, &authz.ExchangeError{Err: secret}, none, "1", audit.Error, "detail for the audit only"},
+		{"failed", nil, &authz.ExchangeError{Reason: "timeout", Err: secret}, none, "1", audit.Error, "timeout: invalid_grant: detail for the audit only"},
 		{"busy", nil, &authz.ExchangeError{RetryAfter: 30 * time.Second, Err: secret}, none, "30", audit.Error, "detail"},
 		{"busy for a part of a second", nil, &authz.ExchangeError{RetryAfter: 1500 * time.Millisecond, Err: secret}, none, "2", audit.Error, "detail"},
 		{"wrapped", nil, errors.Join(errors.New("context"), &authz.ExchangeError{Refused: true, Err: secret}), refused, "", audit.Denied, "detail"},
@@ -356,4 +359,45 @@ result["external_message"] := json.marshal(input)
 		t.Fatal(err)
 	}
 	diff(t, "input", want, got)
+}
+
+// Where a person has another sub at each client, another claim of the agent's token says who it is.
+func TestSubjectClaim(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.items.Exchange.SubjectClaim = "oid" })
+	r, body := modernCall("my_server_getItem", `{}`)
+	diff(t, "without the claim", "200 isError the authorization server refused a token for this tool", outcome(w.judge(r, body)))
+	if rec := w.only(); len(w.exchanger.requests) != 0 || !strings.Contains(rec.Message, `no text as its claim "oid"`) {
+		t.Errorf("record %+v", rec)
+	}
+	w.tokens.known[agentToken].Claims["oid"] = "object-of-ann"
+	w.judge(r, body)
+	diff(t, "subject", "object-of-ann", w.exchanger.requests[0].Subject)
+}
+
+// No scope is asked for that the agent's own token lacks, and the agent is told all that the call needs.
+func TestSubjectScopes(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.items.Exchange.SubjectScopes = true })
+	r, body := modernCall("my_server_getItem", `{}`)
+	v := w.judge(r, body)
+	if v.Reply == nil || v.Reply.Status != 403 || len(w.exchanger.requests) != 0 {
+		t.Fatalf("verdict %+v", v)
+	}
+	if c := header(t, v.Reply, "www-authenticate"); !strings.Contains(c, `error="insufficient_scope", scope="item:getItem"`) {
+		t.Error(c)
+	}
+	if rec := w.only(); rec.Outcome != audit.Denied || rec.Message != "insufficient scope: item:getItem" {
+		t.Errorf("record %+v", rec)
+	}
+	w.tokens.known[agentToken].Scopes = []string{"item:getItem", "mcp"}
+	diff(t, "with the scope", "forward app-items", outcome(w.judge(r, body)))
+}
+
+// What is remarkable about a token that was accepted is on record.
+func TestRemarks(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.exchanger.issued.Longer, w.exchanger.issued.Narrower, w.exchanger.issued.Reused = true, true, true
+	})
+	r, body := modernCall("my_server_getItem", `{}`)
+	w.judge(r, body)
+	diff(t, "message", "the delegated token has no act; the token lives longer than asked for; the token lacks scopes that were asked for; the token was made for an earlier call", w.only().Message)
 }

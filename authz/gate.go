@@ -106,6 +106,9 @@ func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision)
 	}
 
 	// Exchange: the agent's token ends here; a fresh one for this call opens the second door.
+	if rej := c.subjectScopes(); rej != nil {
+		return c.refuse(rej)
+	}
 	if rej := c.openLeg(ctx); rej != nil {
 		return c.refuse(rej)
 	}

@@ -192,9 +192,14 @@ type TokenExchange struct {
 	// IDP is the name of the connector to exchange with. Required.
 	IDP string `yaml:"idp"`
 
-	// Audience is the `aud` to ask for: the MCP server. Required. A token for
-	// anything else is refused.
+	// Audience is the `aud` to ask for: the MCP server. Required unless there is a
+	// Resource. A token for anything else is refused.
 	Audience string `yaml:"audience"`
+
+	// Resource is the MCP server's address as `resource` (RFC 8707): an absolute URI
+	// without a fragment. With an Audience too, both are sent and either may be the
+	// `aud`.
+	Resource string `yaml:"resource"`
 
 	// Tools says, for each tool, what its token may do.
 	Tools []Tool `yaml:"tools"`
@@ -235,6 +240,33 @@ type TokenExchange struct {
 	// OpaqueTokens accepts an answer that is not a JWT. Default false. Only what
 	// the server says beside such a token (scope, expires_in) can be checked.
 	OpaqueTokens bool `yaml:"opaqueTokens"`
+
+	// LongerLifetimes is reject (the default) or accept: a token that lives longer
+	// than its ttl is used all the same and noted in the audit. For servers that
+	// cannot be asked for a lifetime; the MCP server, or who takes the token from
+	// it, can use it that long.
+	LongerLifetimes string `yaml:"longerLifetimes" enum:"reject,accept"`
+
+	// NarrowerScopes is reject (the default) or accept: a token with some of the
+	// scopes only, not none, is used all the same and noted in the audit.
+	NarrowerScopes string `yaml:"narrowerScopes" enum:"reject,accept"`
+
+	// SubjectClaim is the claim that must be the same in the agent's token and in
+	// the new one, for servers that give a person another `sub` at each client, such
+	// as oid for Microsoft Entra ID. Default sub.
+	SubjectClaim string `yaml:"subjectClaim"`
+
+	// RequireSubjectScopes asks for no scope that the agent's own token lacks: such
+	// a call is denied with 403 insufficient_scope, naming the scopes that it needs.
+	// Default false: the policy and the authorization server decide alone.
+	RequireSubjectScopes bool `yaml:"requireSubjectScopes"`
+
+	// Reuse is how long a token may be used again, at most 5m, by calls that need
+	// the very same one in the name of the same token of the agent. It saves
+	// requests to the authorization server; the MCP server, which then sees one
+	// token more than once, can no longer tell the calls apart by it. Default 0s:
+	// every call has a token of its own.
+	Reuse time.Duration `yaml:"reuse"`
 }
 
 // Tool is what the token for one tool may do.
@@ -322,4 +354,6 @@ func (t *TokenExchange) setDefaults() {
 	t.UnlistedTools = "deny"
 	t.Timeout = 5 * time.Second
 	t.TTLParameter = "requested_expires_in"
+	t.LongerLifetimes = "reject"
+	t.NarrowerScopes = "reject"
 }

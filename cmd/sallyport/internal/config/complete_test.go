@@ -12,7 +12,12 @@ func complete(certs string) *config.Config {
 		Name: "idp", Type: "oidc",
 		OIDCWellKnownURL: "http://idp.internal/.well-known/openid-configuration", AllowPlainHTTP: true,
 		OAuthClientID: "gateway", OAuthClientSecret: clientSecret,
-		TokenEndpointAuthMethod: "client_secret_post", TLS: "client", AllowNetworks: []string{"10.20.0.0/16"},
+		TokenEndpointAuthMethod: "client_secret_post", PrivateKeyFile: certs + "/server.key", KeyID: "one",
+		AssertionAudience: "tokenEndpoint", Grant: "tokenExchange", TokenIssuer: "https://sts.example.com/",
+		AdditionalParameters: map[string]config.Secret{"tenant": clientSecret}, MaxConcurrent: 8,
+		Breaker: config.Breaker{Failures: 3, BackOff: 2 * time.Second, MaxBackOff: 30 * time.Second},
+		Address: "127.0.0.1:9903", Algorithm: "ES256", RotateEvery: 720 * time.Hour, // of the other type
+		TLS: "client", AllowNetworks: []string{"10.20.0.0/16"},
 		OAuthLoginRedirect:  config.Redirect{URLs: []string{"https://gateway.example.com/oidc-callback"}},
 		OAuthLogoutRedirect: config.Redirect{URLs: []string{"https://gateway.example.com/logout"}},
 		OAuthRedirectURL:    "https://gateway.example.com/oidc-callback",
@@ -22,8 +27,14 @@ func complete(certs string) *config.Config {
 	other := idp // merged by <<
 	other.Name, other.AllowPlainHTTP = "other", false
 	other.OIDCWellKnownURL = "https://other.example.com/.well-known/openid-configuration"
+	mint := config.Connector{
+		Name: "mint", Type: "sts", OAuthClientID: "gateway", AllowPlainHTTP: true,
+		Issuer: "http://tokens.internal/mint", Address: "127.0.0.1:9001", KeyDir: "testdata/keys", Algorithm: "EdDSA", RotateEvery: 24 * time.Hour,
+		AssertionAudience: "issuer", Grant: "tokenExchange", MaxConcurrent: 64, // of the other type
+		Breaker: config.Breaker{Failures: 5, BackOff: time.Second, MaxBackOff: 4 * time.Second},
+	}
 	return &config.Config{
-		Connectors:  []config.Connector{idp, other},
+		Connectors:  []config.Connector{idp, other, mint},
 		MCPProvider: completeProvider(),
 		Apps:        completeApps(),
 		HTTP: config.HTTP{
@@ -102,7 +113,8 @@ func completeApps() []config.App {
 				Resources:     []config.Resource{{URI: "file:///reports/*", TTL: 7 * time.Second, Scopes: []config.Scope{{Name: "file:Report"}}}},
 				Session:       &config.SessionToken{TTL: time.Hour, Scopes: []config.Scope{{Name: "file:Session"}}},
 				UnlistedTools: "allow", Timeout: 3 * time.Second, TTLParameter: "", ActorToken: "clientCredentials",
-				RequireAct: true, OpaqueTokens: true,
+				RequireAct: true, OpaqueTokens: true, Resource: "https://files.example.com/mcp", LongerLifetimes: "accept",
+				NarrowerScopes: "accept", SubjectClaim: "oid", RequireSubjectScopes: true, Reuse: 5 * time.Minute,
 			}},
 		},
 		AllowBigNumbers: true, ToolList: "all", Timeout: 24 * time.Hour,

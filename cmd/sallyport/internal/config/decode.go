@@ -275,7 +275,7 @@ func (l *loader) scalar(n *yaml.Node, v reflect.Value, s slot) {
 
 // str decodes a string, which a number may stand for (minVersion: 1.3).
 func (l *loader) str(n *yaml.Node, text string, v reflect.Value, s slot) {
-	policy := s.tag.Get("as") == "policy"
+	policy, pem := s.tag.Get("as") == "policy", s.tag.Get("as") == "pem"
 	if n.Tag == "!!bool" {
 		l.fail(n, "%s is text, not true or false; quote it if it is meant so", s.name)
 		return
@@ -286,7 +286,7 @@ func (l *loader) str(n *yaml.Node, text string, v reflect.Value, s slot) {
 			shown = s.name
 		}
 		l.checkReferences(n, shown)
-		if strings.ContainsFunc(text, unicode.IsControl) {
+		if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) && (!pem || r != '\n') }) {
 			l.fail(n, "%s contains a control character or line break; write it on one line", s.name)
 		}
 	}

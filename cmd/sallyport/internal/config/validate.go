@@ -28,6 +28,7 @@ func (c *checker) check() {
 	if c.cfg.AuthProvider != nil {
 		c.authProvider(c.cfg.AuthProvider)
 	}
+	c.minters()
 }
 
 // place returns where the first of the fields is that the file has: the field

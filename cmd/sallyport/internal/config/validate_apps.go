@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/url"
 	"regexp"
 	"strings"
 	"time"
@@ -208,7 +209,14 @@ func (c *checker) tokenExchange(t *TokenExchange) {
 	if c.required(&t.IDP, "tokenExchange.idp", "name a connector", t) {
 		c.idp(t)
 	}
-	c.required(&t.Audience, "tokenExchange.audience", "write the audience of the MCP server", t)
+	if t.Resource == "" {
+		c.required(&t.Audience, "tokenExchange.audience", "write the audience of the MCP server", t)
+	} else if u, err := url.Parse(t.Resource); err != nil || !u.IsAbs() || strings.ContainsAny(t.Resource, "# ") {
+		c.errorf(c.place(&t.Resource), "resource: %s is not an absolute URI without a fragment", c.show(&t.Resource))
+	}
+	if t.Reuse < 0 || t.Reuse > 5*time.Minute {
+		c.errorf(c.place(&t.Reuse), "reuse must be from 0s to 5m; a token that was taken back is used that long")
+	}
 	c.positive(&t.Timeout, "timeout")
 	if t.Timeout > time.Minute {
 		c.errorf(c.place(&t.Timeout), "timeout must be at most 1m; a call waits that long")
@@ -278,24 +286,4 @@ func (c *checker) grant(label string, ttl *time.Duration, scopes *[]Scope, owner
 			c.errorf(c.place(&s.Name, s), "scope %s is not one OAuth scope; write one in each entry, without spaces", c.show(&s.Name))
 		}
 	}
-}
-
-func (c *checker) idp(t *TokenExchange) {
-	var names []string
-	for i := range c.cfg.Connectors {
-		k := &c.cfg.Connectors[i]
-		names = append(names, c.written(&k.Name))
-		if k.Name != t.IDP {
-			continue
-		}
-		if k.OAuthClientSecret == "" {
-			c.errorf(c.place(&k.OAuthClientSecret, k), "connector %s has no oauthClientSecret, which exchanging tokens needs; add it as <namespace.key>", c.show(&k.Name))
-		}
-		return
-	}
-	cure := suggest(c.written(&t.IDP), names)
-	if len(names) == 0 {
-		cure = "; add it under the top-level key connectors"
-	}
-	c.errorf(c.place(&t.IDP), "unknown idp %s: no connector has this name%s", c.show(&t.IDP), cure)
 }

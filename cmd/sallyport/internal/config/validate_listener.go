@@ -83,6 +83,11 @@ func (c *checker) addresses() {
 	if p := c.cfg.AuthProvider; p != nil && p.Enabled {
 		claim(&p.Address, "authProvider.address")
 	}
+	for i := range c.cfg.Connectors {
+		if k := &c.cfg.Connectors[i]; k.Type == "sts" {
+			claim(&k.Address, "connector "+c.show(&k.Name)+" address")
+		}
+	}
 }
 
 // paths checks everything that is served on http.address.

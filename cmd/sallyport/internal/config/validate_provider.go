@@ -1,34 +1,11 @@
 package config
 
 import (
-	"net/netip"
 	"regexp"
 	"time"
 )
 
 var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
-
-func (c *checker) connectors() {
-	for i := range c.cfg.Connectors {
-		k := &c.cfg.Connectors[i]
-		c.required(&k.Name, "a connector's name", "apps refer to it", k)
-		if k.Type != "oidc" {
-			c.errorf(c.place(&k.Type, k), "connector type %s is not supported; the only type is oidc", c.show(&k.Type))
-		}
-		if c.required(&k.OIDCWellKnownURL, "oidcWellKnownURL", "write the address of the server's metadata", k) {
-			c.issuer(&k.OIDCWellKnownURL, "oidcWellKnownURL", k.AllowPlainHTTP)
-		}
-		c.required(&k.OAuthClientID, "oauthClientID", "write the gateway's client id", k)
-		if k.TLS != "" {
-			c.profile(&k.TLS)
-		}
-		for j := range k.AllowNetworks {
-			if _, err := netip.ParsePrefix(k.AllowNetworks[j]); err != nil {
-				c.errorf(c.place(&k.AllowNetworks[j], k), "allowNetworks: %s is not a network; write it as 10.20.0.0/16", c.show(&k.AllowNetworks[j]))
-			}
-		}
-	}
-}
 
 func (c *checker) provider() {
 	p := &c.cfg.MCPProvider

@@ -94,6 +94,6 @@ func (s *Service) register() {
 			}
 			return 0
 		})
-	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s.verifier},
+	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s.verifier}, connectorStats{s.sources},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }

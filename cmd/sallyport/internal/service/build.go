@@ -135,11 +135,41 @@ func newExchange(cfg *config.Config, x *config.TokenExchange, log *slog.Logger) 
 		if parameter == "" {
 			parameter = "-"
 		}
+		key, err := clientKey(&c)
+		if err != nil {
+			return nil, err
+		}
 		return exchange.New(exchange.Config{WellKnown: c.OIDCWellKnownURL, ClientID: c.OAuthClientID,
-			ClientSecret: c.OAuthClientSecret.Reveal(), AuthMethod: c.TokenEndpointAuthMethod, TTLParameter: parameter,
+			ClientSecret: c.OAuthClientSecret.Reveal(), Key: key, AuthMethod: c.TokenEndpointAuthMethod, TTLParameter: parameter,
+			AdditionalParameters: c.Parameters(), OnBehalfOf: c.Grant == "onBehalfOf", TokenIssuer: c.TokenIssuer,
+			Breaker:       exchange.Breaker{Failures: c.Breaker.Failures, BackOff: c.Breaker.BackOff, MaxBackOff: c.Breaker.MaxBackOff},
+			MaxConcurrent: c.MaxConcurrent, Reuse: x.Reuse,
 			Timeout: x.Timeout, TLS: trust, AllowPlainHTTP: c.AllowPlainHTTP, AllowNetworks: networks, Log: log})
 	}
 	return nil, fmt.Errorf("connector %q does not exist", x.IDP)
+}
+
+// clientKey is what connector c signs its assertions with; nil for nothing.
+func clientKey(c *config.Connector) (*exchange.ClientKey, error) {
+	pem := []byte(c.PrivateKey.Reveal())
+	if c.PrivateKeyFile != "" {
+		var err error
+		if pem, err = os.ReadFile(c.PrivateKeyFile); err != nil {
+			return nil, err
+		}
+	}
+	if len(pem) == 0 {
+		return nil, nil
+	}
+	key, err := exchange.ParseClientKey(pem)
+	if err != nil {
+		return nil, err
+	}
+	key.ID, key.Audience = c.KeyID, exchange.AssertionToIssuer
+	if c.AssertionAudience == "tokenEndpoint" {
+		key.Audience = exchange.AssertionToTokenEndpoint
+	}
+	return key, nil
 }
 
 // ClientTLS is how a TLS client trusts and shows itself as profile p says; nil for none.
@@ -171,8 +201,8 @@ func ClientTLS(p *config.TLS) (*tls.Config, error) {
 	return out, nil
 }
 
-// newApp compiles an app's policy and rules; clients holds the exchange clients by app name.
-func newApp(a *config.App, clients map[string]*exchange.Client) (*authz.App, error) {
+// newApp compiles an app's policy and rules; sources says by app name where tokens come from.
+func newApp(a *config.App, sources map[string]tokenSource) (*authz.App, error) {
 	opa := a.Authorization.Inbound.OPA
 	if opa == nil {
 		return nil, fmt.Errorf("app %q has no inbound policy", a.Name)
@@ -196,7 +226,9 @@ func newApp(a *config.App, clients map[string]*exchange.Client) (*authz.App, err
 	if a.Authorization.Outbound.Type != "tokenExchange" || x == nil {
 		return app, nil
 	}
-	app.Exchange = &authz.ExchangeRule{Exchanger: exchanger{clients[a.Name]}, Audience: x.Audience,
+	app.Exchange = &authz.ExchangeRule{Exchanger: exchanger{sources[a.Name]}, Audience: x.Audience, Resource: x.Resource,
+		SubjectClaim: x.SubjectClaim, SubjectScopes: x.RequireSubjectScopes,
+		AllowLonger: x.LongerLifetimes == "accept", AllowNarrower: x.NarrowerScopes == "accept",
 		Delegation: x.Type == "delegation", ActorToken: x.ActorToken != "", RequireAct: x.RequireAct,
 		AllowOpaque: x.OpaqueTokens, AllowOthers: x.UnlistedTools == "allow"}
 	return app, addRules(app.Exchange, x)

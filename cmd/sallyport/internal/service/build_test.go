@@ -133,21 +133,22 @@ func TestNewApp(t *testing.T) {
 	protected := &cfg.Apps[0]
 	x := protected.Authorization.Outbound.TokenExchange
 	x.ActorToken, x.RequireAct, x.OpaqueTokens, x.UnlistedTools = "clientCredentials", true, true, "allow"
+	x.Resource, x.SubjectClaim, x.RequireSubjectScopes, x.LongerLifetimes, x.NarrowerScopes = "https://items.example/mcp", "oid", true, "accept", "accept"
 	x.Prompts = []config.Prompt{{Name: "ask", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "item:Ask"}}}}
 	x.Resources = []config.Resource{{URI: "items://*", TTL: 7 * time.Second}}
 	x.Session = &config.SessionToken{TTL: 8 * time.Second, Scopes: []config.Scope{{Name: "item:Listen"}}}
 	protected.ToolList, protected.AllowBigNumbers = "all", true
 	protected.ToolTimeouts = []config.ToolTimeout{{Name: "slow*", Timeout: time.Hour}}
 	client := &exchange.Client{}
-	got, err := newApp(protected, map[string]*exchange.Client{"items": client})
+	got, err := newApp(protected, map[string]tokenSource{"items": client})
 	must(t, err)
 	want := &authz.App{Name: "items", Prefix: "items_", Route: envoy.AppRoute("items"), AllowBigNumbers: true, ListAll: true,
 		Exchange: &authz.ExchangeRule{Audience: "https://items.example/", Delegation: true, ActorToken: true, RequireAct: true, AllowOpaque: true,
-			AllowOthers: true,
-			Tools:       tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second}}),
-			Prompts:     tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second}}),
-			Resources:   tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second}}),
-			Session:     &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second}},
+			AllowOthers: true, Resource: "https://items.example/mcp", SubjectClaim: "oid", SubjectScopes: true, AllowLonger: true, AllowNarrower: true,
+			Tools:     tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second}}),
+			Prompts:   tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second}}),
+			Resources: tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second}}),
+			Session:   &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second}},
 		Timeouts: authz.Timeouts{Default: 10 * time.Minute, Tools: map[string]time.Duration{"slow*": time.Hour}}}
 	sameRules := cmp.Comparer(func(a, b authz.Rules) bool { return reflect.DeepEqual(a, b) })
 	if d := cmp.Diff(want, got, sameRules, cmpopts.IgnoreFields(authz.ExchangeRule{}, "Exchanger"), cmpopts.IgnoreFields(authz.App{}, "Policy")); d != "" {

@@ -8,23 +8,30 @@ import (
 	"github.com/sallyport/sallyport/exchange"
 )
 
+// tokenSource makes tokens: an exchange.Client by asking, an sts.Minter by itself.
+type tokenSource interface {
+	Exchange(ctx context.Context, r exchange.Request) (*exchange.Token, error)
+}
+
 // exchanger lets the gate, which knows no OAuth client, use one.
-type exchanger struct{ client *exchange.Client }
+type exchanger struct{ source tokenSource }
 
 func (e exchanger) Exchange(ctx context.Context, r authz.TokenRequest) (*authz.IssuedToken, error) {
-	t, err := e.client.Exchange(ctx, exchange.Request{
-		SubjectToken: r.SubjectToken, Subject: r.Subject,
-		Audience: r.Rule.Audience, Scopes: r.Scopes, Lifetime: r.Lifetime,
+	t, err := e.source.Exchange(ctx, exchange.Request{
+		SubjectToken: r.SubjectToken, Subject: r.Subject, SubjectClaim: r.Rule.SubjectClaim,
+		Audience: r.Rule.Audience, Resource: r.Rule.Resource, Scopes: r.Scopes, Lifetime: r.Lifetime,
 		Delegation: r.Rule.Delegation, ActorToken: r.Rule.ActorToken,
 		RequireAct: r.Rule.RequireAct, AllowOpaque: r.Rule.AllowOpaque,
+		AcceptLonger: r.Rule.AllowLonger, AllowNarrower: r.Rule.AllowNarrower,
+		Agent: r.Agent, Act: r.Act, SubjectExpiry: r.Expiry, SubjectJTI: r.JTI, Binding: r.Binding,
 	})
 	var why *exchange.Error
 	switch {
 	case errors.As(err, &why):
-		return nil, &authz.ExchangeError{Refused: why.Kind == exchange.Refused, RetryAfter: why.RetryAfter, Err: err}
+		return nil, &authz.ExchangeError{Refused: why.Kind == exchange.Refused, RetryAfter: why.RetryAfter, Reason: why.Reason(), Err: err}
 	case err != nil:
 		return nil, &authz.ExchangeError{Err: err}
 	}
 	return &authz.IssuedToken{Value: t.Value, JTI: t.JTI, Audience: t.Audience, Scopes: t.Scopes,
-		Actors: t.Actors, ExpiresIn: t.ExpiresIn}, nil
+		Actors: t.Actors, ExpiresIn: t.ExpiresIn, Longer: t.Longer, Narrower: t.Narrower, Reused: t.Reused}, nil
 }

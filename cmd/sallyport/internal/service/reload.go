@@ -69,7 +69,10 @@ func (s *Service) reload() (*config.Config, error) {
 func secrets(cfg *config.Config) []config.Secret {
 	out := []config.Secret{cfg.Session.Key, cfg.Session.Store}
 	for _, c := range cfg.Connectors {
-		out = append(out, c.OAuthClientSecret)
+		out = append(out, c.OAuthClientSecret, c.PrivateKey, c.Keys)
+		for _, name := range slices.Sorted(maps.Keys(c.AdditionalParameters)) {
+			out = append(out, c.AdditionalParameters[name])
+		}
 	}
 	if cfg.AuthProvider != nil {
 		for _, c := range cfg.AuthProvider.Clients {
@@ -90,6 +93,7 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 			exchange := *x
 			exchange.Tools, exchange.Prompts, exchange.Resources, exchange.Session = nil, nil, nil, nil
 			exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = "", false, false
+			exchange.LongerLifetimes, exchange.NarrowerScopes, exchange.SubjectClaim, exchange.RequireSubjectScopes = "", "", "", false
 			a.Authorization.Outbound.TokenExchange = &exchange
 		}
 		c.Apps = append(c.Apps, a)
@@ -101,6 +105,12 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 	}
 	for _, secret := range secrets(cfg) {
 		_, _ = io.WriteString(sum, secret.Reveal()+"\x00") // redacted by the encoder
+	}
+	for _, c := range cfg.Connectors {
+		if c.PrivateKeyFile != "" {
+			content, _ := os.ReadFile(c.PrivateKeyFile)
+			_, _ = sum.Write(content)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cfg.TLS)) {
 		t := cfg.TLS[name]

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -49,8 +50,11 @@ type Service struct {
 	Sockets Sockets
 
 	audit     *audit.Ledger
-	verifier  *token.Verifier // nil when OAuth is off
-	clients   map[string]*exchange.Client
+	verifier  *token.Verifier             // nil when OAuth is off
+	clients   map[string]*exchange.Client // by app
+	mints     map[string]*mint            // by connector
+	sources   map[string]tokenSource      // by app
+	publish   map[string]http.Handler     // of the mints, by address
 	sealer    *session.Sealer
 	store     hub.Store
 	hub       *hub.Hub
@@ -69,7 +73,7 @@ type Service struct {
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
-	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry(), clients: map[string]*exchange.Client{}}
+	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry()}
 	var err error
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
 		return nil, err
@@ -83,12 +87,8 @@ func New(o Options) (*Service, error) {
 	if s.provider, err = newSTS(o.Config, o.Log); err != nil {
 		return nil, err
 	}
-	for _, a := range o.Config.Apps {
-		if x := a.Authorization.Outbound.TokenExchange; x != nil && a.Authorization.Outbound.Type == "tokenExchange" {
-			if s.clients[a.Name], err = newExchange(o.Config, x, o.Log.With("app", a.Name)); err != nil {
-				return nil, fmt.Errorf("app %s: %w", a.Name, err)
-			}
-		}
+	if err = s.connect(); err != nil {
+		return nil, err
 	}
 	if s.audit, err = openAudit(o.Config.Audit.File); err != nil {
 		return nil, err
@@ -108,6 +108,37 @@ func New(o Options) (*Service, error) {
 	}
 	s.setGate(g)
 	return s, nil
+}
+
+// connect makes what gets tokens: for each app a client, or a minter.
+func (s *Service) connect() (err error) {
+	s.clients, s.sources = map[string]*exchange.Client{}, map[string]tokenSource{}
+	if s.mints, err = newMints(s.Config, s.Log); err != nil {
+		return err
+	}
+	if s.publish, err = published(s.mints); err != nil {
+		return err
+	}
+	for _, a := range s.Config.Apps {
+		x := a.Authorization.Outbound.TokenExchange
+		if x == nil || a.Authorization.Outbound.Type != "tokenExchange" {
+			continue
+		}
+		if m := s.mints[x.IDP]; m != nil {
+			minter, err := m.minter()
+			if err != nil {
+				return fmt.Errorf("app %s: %w", a.Name, err)
+			}
+			s.sources[a.Name] = minter
+			continue
+		}
+		client, err := newExchange(s.Config, x, s.Log.With("app", a.Name))
+		if err != nil {
+			return fmt.Errorf("app %s: %w", a.Name, err)
+		}
+		s.clients[a.Name], s.sources[a.Name] = client, client
+	}
+	return nil
 }
 
 func openAudit(file string) (*audit.Ledger, error) {
@@ -164,7 +195,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 		c.Tokens = s.verifier
 	}
 	for i := range cfg.Apps {
-		app, err := newApp(&cfg.Apps[i], s.clients)
+		app, err := newApp(&cfg.Apps[i], s.sources)
 		if err != nil {
 			return nil, err
 		}
@@ -198,6 +229,9 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	for _, c := range s.clients {
 		background = append(background, c.Run)
+	}
+	for _, m := range s.mints {
+		background = append(background, m.keys.Run)
 	}
 	for _, run := range background {
 		group.Go(func() error { return ignoreEnd(run(ctx)) })
@@ -245,6 +279,7 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 	if s.provider != nil {
 		servers[s.Config.AuthProvider.Address] = s.provider
 	}
+	maps.Copy(servers, s.publish)
 	for address, handler := range servers {
 		l, err := listen(ctx, address)
 		if err != nil {

@@ -1,0 +1,56 @@
+package service
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
+	"github.com/sallyport/sallyport/exchange/sts"
+)
+
+// mint is a connector of type sts at work: keys, and what is published about them. Each app that uses it has a minter
+// of its own, so that its tokens can be counted.
+type mint struct {
+	config.Connector
+	keys *sts.KeySet
+}
+
+// newMints makes the connectors of type sts, by name.
+func newMints(cfg *config.Config, log *slog.Logger) (map[string]*mint, error) {
+	mints := map[string]*mint{}
+	for _, c := range cfg.Connectors {
+		if c.Type != "sts" {
+			continue
+		}
+		rotate := c.RotateEvery
+		if rotate == 0 {
+			rotate = -1 // somebody else makes the keys
+		}
+		keys, err := sts.NewKeySet(sts.KeySetConfig{Dir: c.KeyDir, PEM: []byte(c.Keys.Reveal()), Algorithm: c.Algorithm,
+			RotateEvery: rotate, Log: log.With("connector", c.Name)})
+		if err != nil {
+			return nil, fmt.Errorf("connector %s: %w", c.Name, err)
+		}
+		mints[c.Name] = &mint{Connector: c, keys: keys}
+	}
+	return mints, nil
+}
+
+func (m *mint) minter() (*sts.Minter, error) {
+	return sts.NewMinter(sts.MinterConfig{Issuer: m.Issuer, ClientID: m.OAuthClientID, Keys: m.keys})
+}
+
+// published are what the connectors of type sts have to say to those who verify their tokens, by the address where it is
+// served.
+func published(mints map[string]*mint) (map[string]http.Handler, error) {
+	handlers := map[string]http.Handler{}
+	for _, m := range mints {
+		minter, err := m.minter()
+		if err != nil {
+			return nil, fmt.Errorf("connector %s: %w", m.Name, err)
+		}
+		handlers[m.Address] = minter.Handler()
+	}
+	return handlers, nil
+}
