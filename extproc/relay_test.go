@@ -204,7 +204,7 @@ func TestPrivate(t *testing.T) {
 		"half of it":          {public[:len(public)-1], false},
 		"nothing":             {"", false},
 		"no message":          {`{"cacheScope":"public"}`, false},
-		"more than fits":      {strings.Repeat(" ", maxPrivateBytes+1), false},
+		"more than fits":      {strings.Repeat(" ", maxPrivateBytes) + public, false},
 		"no JSON in an event": {"data: hello\n\n", true},
 		"an event over 4 MiB": {"data: " + strings.Repeat(" ", session.MaxEventBytes+1), true},
 	} {

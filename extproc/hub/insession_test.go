@@ -60,6 +60,9 @@ func TestSetLevel(t *testing.T) {
 	a.forget("a-2") // the call opens a new session, which learns of it first
 	alice.must(200, `"result"`, toolCall("a_t"))
 	check("a new session", a, "a-4", warning)
+	b.forget("b-2")
+	alice.must(200, `"result"`, toolCall("b_t"))
+	check("a new one without levels", b, "b-3")
 	alice.must(200, `"result":{}`, level(`"debug"`))
 	check("both", a, "a-4", warning, debug)
 	check("the lost one", a, "a-2", warning)
