@@ -1,8 +1,10 @@
 package hub
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -90,7 +92,12 @@ func TestListenRefuses(t *testing.T) {
 	}
 	for name, wishes := range map[string]string{"none": `null`, "no object": `["toolsListChanged"]`, "a text": `"all"`, "no list": `{"resourceSubscriptions":"x:1"}`,
 		"no URIs": `{"resourceSubscriptions":[1]}`, "too many": many(maxListenURIs + 1)} {
-		rec := ask(h, "alice", "POST", listenBody(wishes), "MCP-Protocol-Version", "2026-07-28", "Mcp-Method", "subscriptions/listen")
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		r := httptest.NewRequest("POST", "http://gateway.example/mcp", strings.NewReader(listenBody(wishes))).WithContext(ctx)
+		r.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer alice"}, "Mcp-Protocol-Version": {"2026-07-28"}}
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, r)
+		cancel()
 		if rec.Code != 400 || !strings.Contains(rec.Body.String(), `"id":"m","error":{"code":-32602`) {
 			t.Errorf("%s: %d %s", name, rec.Code, rec.Body)
 		}

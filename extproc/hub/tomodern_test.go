@@ -31,7 +31,9 @@ func toModern(t *testing.T, capabilities string, answer func(w http.ResponseWrit
 		}
 		return call
 	})
-	g := newGateway(t, egress{"app/up": up}, []*authz.App{protected("up")})
+	a := protected("up")
+	a.Timeouts.Default = time.Hour
+	g := newGateway(t, egress{"app/up": up}, []*authz.App{a})
 	ready(t, g.Hub)
 	return g, up, enter(t, g, "alice", capabilities)
 }
