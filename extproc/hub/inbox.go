@@ -147,52 +147,6 @@ func (h *Hub) sessionEvents(w http.ResponseWriter, r *http.Request, c caller) {
 	i.run(ctx, from)
 }
 
-// resumption is where a stream broke off.
-type resumption struct {
-	at   UpstreamSession
-	kind session.Kind
-	call session.Tag // whose stream it was, of a CallEvent
-	raw  string      // the upstream's own event id
-}
-
-// resumption opens an event id. It is nil when the id is none of this session's, or its upstream session is gone.
-func (h *Hub) resumption(ctx context.Context, s session.Session, id string) *resumption {
-	for _, kind := range []session.Kind{session.CallEvent, session.StreamEvent} {
-		name, err := h.cfg.Sessions.OpenName(s.ID, kind, id)
-		if err != nil {
-			continue
-		}
-		open, err := h.store.Upstreams(ctx, s.ID)
-		at := slices.IndexFunc(open, func(u UpstreamSession) bool {
-			return session.TagOf(u.App) == name.App && session.TagOf(u.ID) == name.Leg
-		})
-		if err != nil || at < 0 {
-			return nil
-		}
-		return &resumption{at: open[at], kind: kind, call: name.Call, raw: string(name.Raw)}
-	}
-	return nil
-}
-
-// resume passes on the rest of a call's stream.
-func (i *inbox) resume(ctx context.Context, w http.ResponseWriter, from *resumption) {
-	err := i.h.at(ctx, i.c, from.at, func(ctx context.Context, _ *upstream, at UpstreamSession, token string) error {
-		resp, err := i.h.client.stream(ctx, legOf(at, token), from.raw)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		i.stream.begin()
-		relay := i.relay(at, session.CallEvent)
-		relay.Resumes = from.call
-		_ = eachEvent(resp.Body, i.pass(relay))
-		return nil
-	})
-	if err != nil {
-		write(w, fault(http.StatusBadRequest, nil, mcpparse.CodeInvalidRequest, "this stream cannot be resumed"))
-	}
-}
-
 func (i *inbox) relay(at UpstreamSession, kind session.Kind) *session.Relay {
 	return &session.Relay{Sealer: i.h.cfg.Sessions, Session: i.h.agentOf(context.Background(), i.s), App: at.App, Leg: at.ID, Stream: kind}
 }
@@ -411,47 +365,4 @@ func (i *inbox) tellChanges(ctx context.Context) {
 	i.h.eachChange(ctx, i.c, i.s.Version, func(k kind) {
 		_ = i.send(mcpparse.Event{HasData: true, Data: envelope(nil, lists[k].changed, nil)})
 	})
-}
-
-// eachChange calls tell for each list of c's that has changed, until ctx ends.
-func (h *Hub) eachChange(ctx context.Context, c caller, version string, tell func(kind)) {
-	next := h.changes.next()
-	before := h.seen(ctx, c, version)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-next:
-		}
-		next = h.changes.next()
-		c.gate = h.cfg.Gate()
-		after := h.seen(ctx, c, version)
-		if ctx.Err() != nil {
-			return
-		}
-		for _, k := range changed(before, after) {
-			tell(k)
-		}
-		before = after
-	}
-}
-
-const updatedMethod = "notifications/resources/updated"
-
-// readable reports whether the policy in force lets the caller read the resource that a message names.
-func (h *Hub) readable(ctx context.Context, c caller, app string, m mcpparse.Message, version string) bool {
-	uri, _ := mcpparse.Text(m.Param("uri"))
-	g := h.cfg.Gate()
-	a := appOf(g, app)
-	return a != nil && g.Visible(ctx, a, mcpparse.Resource, uri, c.req, c.who.Identity, version)
-}
-
-// update judges the news that a resource has changed: it must be about what was subscribed to, and about what the caller
-// may read now. id is the listen request that it answers, nil for a legacy agent.
-func (h *Hub) update(ctx context.Context, c caller, app string, uris []string, m mcpparse.Message, version string, id []byte) ([]byte, bool) {
-	uri, _ := mcpparse.Text(m.Param("uri"))
-	if m.Method != updatedMethod || !slices.Contains(uris, uri) || !h.readable(ctx, c, app, m, version) {
-		return nil, false
-	}
-	return notification(m.Method, map[string]any{"uri": uri}, id), true
 }
