@@ -638,7 +638,7 @@ func TestLogsAreJSON(t *testing.T) {
 		if err := json.Unmarshal([]byte(line), &record); err != nil || record["level"] == nil || record["msg"] == nil {
 			t.Errorf("%v: %q", err, line)
 		}
-		for _, secret := range []string{w.token, gatewaySecret, "0123456789abcdef0123456789abcdef"} {
+		for _, secret := range []string{w.token, gatewaySecret, sessionKey} {
 			if strings.Contains(line, secret) {
 				t.Errorf("a secret in %q", line)
 			}

@@ -76,6 +76,7 @@ func (p *process) output() string {
 func spawn(t *testing.T, env []string, lines chan<- string, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), end: make(chan struct{})}
+	p.adopt()
 	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Stderr = p
 	stdout, err := p.cmd.StdoutPipe()
@@ -113,6 +114,7 @@ func (p *process) stop() {
 
 // world is one gateway with its peers.
 type world struct {
+	*leaks
 	t        *testing.T
 	dir      string
 	address  string // host:port of the gateway
@@ -166,9 +168,10 @@ func newWorld(t *testing.T) *world {
 	w.provider = newProvider(t, w.url, "https://items.example/", "https://other.example/")
 	w.items = newRecorder(t, "listItems", "getItem", "createItem", "updateItem")
 	w.open = newRecorder(t, "echo", "spend", "admin", "secretTool")
+	w.watchLeaks()
 	w.write("seed.rego", seedRego)
 	w.write("open.rego", openRego)
-	w.write("secrets.yaml", "secrets:\n  gateway.clientSecret: "+gatewaySecret+"\n  sallyport.sessionKey: 0123456789abcdef0123456789abcdef\n")
+	w.write("secrets.yaml", "secrets:\n  gateway.clientSecret: "+gatewaySecret+"\n  sallyport.sessionKey: "+sessionKey+"\n")
 	w.write("sallyport.yaml", w.config())
 	w.token = w.provider.login(t, w.url)
 	return w
@@ -190,6 +193,7 @@ func (w *world) run(args ...string) {
 	lines := make(chan string, 16)
 	args = append([]string{"run", "-config", w.path("sallyport.yaml"), "-envoy", envoyBinary}, args...)
 	w.gateway = spawn(w.t, w.env(), lines, sallyport, args...)
+	w.t.Cleanup(w.hearMetrics)
 	select {
 	case line := <-lines:
 		if line != "ready: "+w.url {
@@ -356,6 +360,7 @@ type request struct {
 }
 
 var client = &http.Client{
+	Transport:     listening{http.DefaultTransport},
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }

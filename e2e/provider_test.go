@@ -33,6 +33,7 @@ type provider struct {
 	override func(w http.ResponseWriter, r *http.Request) bool // takes over the token endpoint
 	forms    []url.Values                                      // token requests, as they came
 	auths    []string                                          // their Authorization headers
+	leaks    *leaks                                            // what becomes of the tokens; nil for nobody's business
 }
 
 const (
@@ -67,29 +68,35 @@ func newProvider(t *testing.T, audience string, targets ...string) *provider {
 }
 
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path == "/token" && r.Method == http.MethodPost && p.intercept(w, r) {
+	if r.URL.Path != "/token" || r.Method != http.MethodPost {
+		p.sts.ServeHTTP(w, r)
 		return
 	}
-	p.sts.ServeHTTP(w, r)
+	answer := &overheard{ResponseWriter: w}
+	form, taken := p.intercept(answer, r)
+	if !taken {
+		p.sts.ServeHTTP(answer, r)
+	}
+	p.hideIssued(form.Get("grant_type"), form.Get("audience"), answer.body.Bytes())
 }
 
 // intercept remembers token exchanges and lets a test answer in the server's place.
-func (p *provider) intercept(w http.ResponseWriter, r *http.Request) bool {
+func (p *provider) intercept(w http.ResponseWriter, r *http.Request) (url.Values, bool) {
 	body := new(strings.Builder)
 	if _, err := copyBounded(body, r.Body); err != nil {
-		return false
+		return nil, false
 	}
 	form, _ := url.ParseQuery(body.String())
 	r.Body = readCloser(body.String())
 	if !strings.HasSuffix(form.Get("grant_type"), "token-exchange") {
-		return false
+		return form, false
 	}
 	p.mu.Lock()
 	p.forms = append(p.forms, form)
 	p.auths = append(p.auths, r.Header.Get("Authorization"))
 	override := p.override
 	p.mu.Unlock()
-	return override != nil && override(w, r)
+	return form, override != nil && override(w, r)
 }
 
 // exchanges are the token exchange requests that arrived.
@@ -152,6 +159,9 @@ func (p *provider) forge(t *testing.T, change func(header map[string]any, claims
 	change(tok.Header, tok.Claims.(jwt.MapClaims))
 	signed, err := tok.SignedString(p.key)
 	must(t, err)
+	if p.leaks != nil {
+		p.leaks.hide("a forged token", signed)
+	}
 	return signed
 }
 

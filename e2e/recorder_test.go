@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -35,6 +36,8 @@ type received struct {
 // gateway, it would run.
 type recorder struct {
 	*httptest.Server
+	leaks   *leaks // what becomes of its sessions; nil for nobody's business
+	place   string // of what it was sent, in leaks
 	mu      sync.Mutex
 	seen    []received
 	lost    map[string]bool // sessions that were deleted or forgotten
@@ -130,7 +133,10 @@ func (u *recorder) reply(w http.ResponseWriter, r *http.Request, got received, a
 	case got.RPC.Method == "initialize":
 		u.mu.Lock()
 		u.session++
-		id := fmt.Sprintf("upstream-session-%d", u.session)
+		id := fmt.Sprintf("upstream-session-%d-%s", u.session, rand.Text())
+		if u.leaks != nil {
+			u.leaks.hide("a session of an upstream", id, u.place)
+		}
 		u.mu.Unlock()
 		w.Header().Set("Mcp-Session-Id", id)
 		rpcResult(w, got.RPC.ID, `{"protocolVersion":"2025-11-25","capabilities":{"tools":{}},"serverInfo":{"name":"recorder","version":"1"}}`)

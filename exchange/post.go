@@ -140,7 +140,7 @@ func refusal(status int, code string) bool {
 	return status < 500
 }
 
-// oauthError reads an error response. A code that is not one is dropped.
+// oauthError reads an error response. A code that is not one, or is what the server was told in confidence, is dropped.
 func oauthError(body []byte, secrets []string) (code, detail string) {
 	var doc struct {
 		Code        string `json:"error"`
@@ -148,6 +148,11 @@ func oauthError(body []byte, secrets []string) (code, detail string) {
 	}
 	if unmarshal(body, &doc) != nil || len(doc.Code) > maxCode || !scopeToken(doc.Code) || looksSecret.MatchString(doc.Code) {
 		return "", ""
+	}
+	for _, secret := range secrets {
+		if secret != "" && strings.Contains(doc.Code, secret) {
+			return "", ""
+		}
 	}
 	return doc.Code, sanitise(doc.Description, secrets)
 }
