@@ -175,7 +175,7 @@ func TestTraceContext(t *testing.T) {
 // The host is told how long a call may take: as the app says, and no longer than the caller's token is good for.
 func TestTimeoutOfACall(t *testing.T) {
 	now := time.Date(2026, 11, 23, 1, 2, 3, 0, time.UTC)
-	limits := authz.Timeouts{Default: time.Minute, Tools: map[string]time.Duration{"slow*": time.Hour, "quick": 1500 * time.Millisecond}}
+	limits := authz.Timeouts{Default: time.Minute, Tools: durations(t, map[string]time.Duration{"slow*": time.Hour, "quick": 1500 * time.Millisecond})}
 	for _, test := range []struct {
 		name    string
 		tool    string

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/glob"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -263,8 +264,12 @@ func TestCarryingFails(t *testing.T) {
 func TestCarryingEnds(t *testing.T) {
 	forever := func(_ http.ResponseWriter, m rpc) { <-m.ctx.Done() }
 	synctest.Test(t, func(t *testing.T) {
+		minute, err := glob.NewTable(map[string]time.Duration{"t": time.Minute})
+		if err != nil {
+			t.Fatal(err)
+		}
 		g, up := toLegacy(t, forever, func(a *authz.App) {
-			a.Timeouts = authz.Timeouts{Default: time.Hour, Tools: map[string]time.Duration{"t": time.Minute}}
+			a.Timeouts = authz.Timeouts{Default: time.Hour, Tools: minute}
 		})
 		begun := time.Now()
 		rec := ask(g, "alice", "POST", modernRequest("tools/call", `{}`, "", `"name":"up_t"`), modernHeaders("tools/call", "up_t")...)

@@ -58,8 +58,8 @@ type ToolNamespace struct {
 
 // ToolTimeout is the longest that a call of one tool may take.
 type ToolTimeout struct {
-	// Name is the tool's name on the MCP server, without the namespace; a `*` at
-	// its end is read as in `tokenExchange.tools`. Required, unique in the list.
+	// Name is the tool's name on the MCP server, without the namespace; `*` is read
+	// as in `tokenExchange.tools`. Required, unique in the list.
 	Name string `yaml:"name"`
 
 	// Timeout is the longest that one call may take, the stream of its answer
@@ -271,25 +271,27 @@ type TokenExchange struct {
 
 // Tool is what the token for one tool may do.
 type Tool struct {
-	// Name is the tool's name on the MCP server, without the namespace. A `*` at
-	// its end, and only there, makes it every name that begins so: the longest
-	// such beginning wins, and a name that is written out wins over it. Required,
-	// unique in the list.
+	// Name is the tool's name on the MCP server, without the namespace. `*` stands
+	// for any run of characters, the empty one included, and everything else for
+	// itself. A name that is written out wins; of two patterns that match, the one
+	// with more before its first `*`, and patterns between which that leaves a
+	// choice, such as get* and get*Item, are an error. Required, unique in the list.
 	Name string `yaml:"name"`
 
 	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
 	// A token that lives longer is refused.
 	TTL time.Duration `yaml:"ttl"`
 
-	// Scopes are asked for, exactly these. A wider or narrower token is
-	// refused, so without any the token must have none, which is warned about.
+	// Scopes are asked for, exactly these, whatever the arguments of the call. A
+	// wider or narrower token is refused, so without any the token must have none,
+	// which is warned about.
 	Scopes []Scope `yaml:"scopes"`
 }
 
 // Prompt is what the token for one prompt may do.
 type Prompt struct {
-	// Name is the prompt's name on the MCP server, without the namespace; a `*` at
-	// its end is read as in `tools`. Required, unique in the list.
+	// Name is the prompt's name on the MCP server, without the namespace; `*` is
+	// read as in `tools`. Required, unique in the list.
 	Name string `yaml:"name"`
 
 	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.
@@ -302,8 +304,8 @@ type Prompt struct {
 
 // Resource is what the token for one resource may do.
 type Resource struct {
-	// URI is the resource's uri on the MCP server; a `*` at its end is read as in
-	// `tools`. Required, unique in the list.
+	// URI is the resource's uri on the MCP server; `*` is read as in `tools`, and
+	// stands for slashes too. Required, unique in the list.
 	URI string `yaml:"uri"`
 
 	// TTL is how long the token lives, in whole seconds from 1s to 1h. Required.

@@ -128,29 +128,6 @@ func (c *checker) timeouts(a *App) {
 	}
 }
 
-// claims returns a check of the names, or uris, in one list: each is there, is
-// there once, and has a * at its end only.
-func (c *checker) claims(kind, key string) func(field *string, owner any) {
-	lines := map[string]int{}
-	cure := "write the " + key + " that the MCP server uses"
-	if key == "name" {
-		cure += ", without the namespace"
-	}
-	return func(field *string, owner any) {
-		if !c.required(field, "a "+kind+"'s "+key, cure, owner) {
-			return
-		}
-		place := c.place(field)
-		if line := lines[*field]; line > 0 {
-			c.errorf(place, "%s %s is already on line %d; merge the two", kind, c.show(field), line)
-		}
-		if strings.Contains(strings.TrimSuffix(*field, "*"), "*") {
-			c.errorf(place, "%s %s has a * before its end; write it last, where it means every %s that begins so", kind, c.show(field), key)
-		}
-		lines[*field] = place.Line
-	}
-}
-
 func (c *checker) inbound(a *App) {
 	p := a.Authorization.Inbound.OPA
 	switch {
@@ -260,30 +237,11 @@ func (c *checker) longNames(a *App) {
 	}
 	for i := range a.Authorization.Outbound.TokenExchange.Tools {
 		name := &a.Authorization.Outbound.TokenExchange.Tools[i].Name
-		switch n := len(namespace) + len(strings.TrimSuffix(*name, "*")); {
+		switch n := len(namespace) + len(*name) - strings.Count(*name, "*"); {
 		case n > maxToolName:
 			c.errorf(c.place(name), "tool %s has %d characters with its namespace; at most %d can be called", c.show(name), n, maxToolName)
 		case n > modelToolName:
 			c.warnf(c.place(name), "tool %s has %d characters with its namespace; some models take at most %d", c.show(name), n, modelToolName)
-		}
-	}
-}
-
-// grant checks what one token may do.
-func (c *checker) grant(label string, ttl *time.Duration, scopes *[]Scope, owner any) {
-	switch place := c.place(ttl, owner); {
-	case c.place(ttl) == nil:
-		c.errorf(place, "%s has no ttl; write how long its token lives, such as ttl: 5s", label)
-	case *ttl < time.Second || *ttl > time.Hour || *ttl%time.Second != 0:
-		c.errorf(place, "ttl must be whole seconds from 1s to 1h")
-	}
-	if len(*scopes) == 0 {
-		c.warnf(c.place(scopes, owner), "%s has no scopes, so its token may carry none; list those that the MCP server demands", label)
-	}
-	for i := range *scopes {
-		s := &(*scopes)[i]
-		if !scope.MatchString(s.Name) {
-			c.errorf(c.place(&s.Name, s), "scope %s is not one OAuth scope; write one in each entry, without spaces", c.show(&s.Name))
 		}
 	}
 }

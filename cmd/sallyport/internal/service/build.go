@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/glob"
 	"github.com/sallyport/sallyport/authz/policy"
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/authz/token"
@@ -212,8 +213,11 @@ func newApp(a *config.App, sources map[string]tokenSource) (*authz.App, error) {
 		return nil, err
 	}
 	app := &authz.App{Name: a.Name, Prefix: a.ToolNamespace.Name, Route: envoy.AppRoute(a.Name), Policy: p,
-		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all", Timeouts: timeouts(a),
+		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all",
 		Era: map[string]mcpparse.Era{"legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern}[a.Upstream.Era]}
+	if app.Timeouts, err = timeouts(a); err != nil {
+		return nil, err
+	}
 	if a.ToolNamespace.Disabled {
 		app.Prefix = ""
 	}
@@ -269,12 +273,13 @@ func tokenRule(ttl time.Duration, scopes []config.Scope) authz.TokenRule {
 	return rule
 }
 
-func timeouts(a *config.App) authz.Timeouts {
-	t := authz.Timeouts{Default: a.Timeout, Tools: map[string]time.Duration{}}
-	for _, tool := range a.ToolTimeouts {
-		t.Tools[tool.Name] = tool.Timeout
+func timeouts(a *config.App) (authz.Timeouts, error) {
+	tools := map[string]time.Duration{}
+	for _, t := range a.ToolTimeouts {
+		tools[t.Name] = t.Timeout
 	}
-	return t
+	table, err := glob.NewTable(tools)
+	return authz.Timeouts{Default: a.Timeout, Tools: table}, err
 }
 
 // newSealer seals session ids with the configured key, or with one that lives as long as the process.
