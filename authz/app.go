@@ -63,6 +63,7 @@ type ExchangeRule struct {
 type TokenRule struct {
 	Scopes   []string
 	Lifetime time.Duration
+	Requires []string // scopes that the agent's own token must have for there to be one
 }
 
 // Exchanger gets one token for one call.

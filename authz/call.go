@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -51,7 +50,7 @@ func (c *Call) decide(ctx context.Context) *rejection {
 		return c.refused("denied by policy", reason)
 	case !known:
 		return c.unknown(reason)
-	case len(d.RequiredScopes) > 0:
+	case len(lacking(d.RequiredScopes, c.identity)) > 0:
 		return c.insufficientScope(d.RequiredScopes, d.Message)
 	case d.Message != "":
 		return c.refused(d.Message, "")
@@ -232,7 +231,7 @@ func tokenRequest(x *ExchangeRule, rule TokenRule, caller *Caller) (TokenRequest
 	if b := id.Binding; b != (token.Binding{}) {
 		r.Binding = b.Method + ":" + b.Thumbprint
 	}
-	if missing := x.lacking(rule, id); len(missing) > 0 {
+	if missing := lacking(x.subjectScopes(rule), id); len(missing) > 0 {
 		return r, &ExchangeError{Refused: true, Err: errors.New("the agent's token lacks " + strings.Join(missing, " "))}
 	}
 	if x.SubjectClaim != "" {
@@ -247,26 +246,4 @@ func tokenRequest(x *ExchangeRule, rule TokenRule, caller *Caller) (TokenRequest
 		}
 	}
 	return r, nil
-}
-
-// lacking are the scopes of a rule that must not be asked for in the name of id.
-func (x *ExchangeRule) lacking(rule TokenRule, id *token.Identity) []string {
-	if !x.SubjectScopes {
-		return nil
-	}
-	return slices.DeleteFunc(slices.Clone(rule.Scopes), func(s string) bool { return slices.Contains(id.Scopes, s) })
-}
-
-// subjectScopes refuses a call for which more would have to be asked than the agent's own token may do. The answer names
-// all that the call needs, so that the agent can come back with a token that will do.
-func (c *Call) subjectScopes() *rejection {
-	if c.app.Exchange == nil {
-		return nil
-	}
-	rule, _ := c.app.rule(c.msg.Target, c.name)
-	missing := c.app.Exchange.lacking(rule, c.identity)
-	if len(missing) == 0 {
-		return nil
-	}
-	return c.insufficientScope(rule.Scopes, "the agent's token lacks "+strings.Join(missing, " "))
 }

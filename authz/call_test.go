@@ -374,24 +374,6 @@ func TestSubjectClaim(t *testing.T) {
 	diff(t, "subject", "object-of-ann", w.exchanger.requests[0].Subject)
 }
 
-// No scope is asked for that the agent's own token lacks, and the agent is told all that the call needs.
-func TestSubjectScopes(t *testing.T) {
-	w := newWorld(t, func(w *world) { w.items.Exchange.SubjectScopes = true })
-	r, body := modernCall("my_server_getItem", `{}`)
-	v := w.judge(r, body)
-	if v.Reply == nil || v.Reply.Status != 403 || len(w.exchanger.requests) != 0 {
-		t.Fatalf("verdict %+v", v)
-	}
-	if c := header(t, v.Reply, "www-authenticate"); !strings.Contains(c, `error="insufficient_scope", scope="item:getItem"`) {
-		t.Error(c)
-	}
-	if rec := w.only(); rec.Outcome != audit.Denied || rec.Message != "insufficient scope: item:getItem" {
-		t.Errorf("record %+v", rec)
-	}
-	w.tokens.known[agentToken].Scopes = []string{"item:getItem", "mcp"}
-	diff(t, "with the scope", "forward app-items", outcome(w.judge(r, body)))
-}
-
 // What is remarkable about a token that was accepted is on record.
 func TestRemarks(t *testing.T) {
 	w := newWorld(t, func(w *world) {

@@ -12,23 +12,14 @@ import (
 // sent, and RFC 6750 §3.1 wants no error then.
 func (g *Gate) challenge(r Request, errorCode, public, reason string) *rejection {
 	params := []string{`resource_metadata="` + g.metadataURL(r) + `"`}
+	if len(g.cfg.Scopes) > 0 {
+		params = append(params, `scope="`+strings.Join(g.cfg.Scopes, " ")+`"`)
+	}
 	if errorCode != "" {
 		params = append(params, `error="`+errorCode+`"`, `error_description="`+public+`"`)
 	}
 	return denied(401, mcpparse.CodeInvalidRequest, public, reason).
 		with("www-authenticate", "Bearer "+strings.Join(params, ", "))
-}
-
-// insufficientScope is a 403 that names every scope the call needs at once (RFC 6750 §3.1): more scope would help. The
-// scopes are scope-tokens (RFC 6749 §3.3), which is what policy.Decision promises, so they can stand between quotes.
-func (c *Call) insufficientScope(scopes []string, message string) *rejection {
-	if message == "" {
-		message = "more scope is required"
-	}
-	challenge := `Bearer error="insufficient_scope", scope="` + strings.Join(scopes, " ") +
-		`", resource_metadata="` + c.gate.metadataURL(c.req) + `"`
-	return denied(403, mcpparse.CodeInvalidRequest, message, "insufficient scope: "+strings.Join(scopes, " ")).
-		with("www-authenticate", challenge)
 }
 
 // origin is the scheme and host under which the agent reached us. The host has passed the allow-list.
@@ -67,6 +58,7 @@ func (g *Gate) local(r Request) (Reply, bool) {
 	body, err := json.Marshal(metadata{
 		Resource:               g.resource(r.origin(), endpoint),
 		AuthorizationServers:   issuers,
+		ScopesSupported:        g.cfg.Scopes,
 		BearerMethodsSupported: []string{"header"},
 	})
 	if err != nil {
@@ -83,6 +75,7 @@ func jsonHeader(cacheControl string) [][2]string {
 type metadata struct {
 	Resource               string   `json:"resource"`
 	AuthorizationServers   []string `json:"authorization_servers"`
+	ScopesSupported        []string `json:"scopes_supported,omitempty"`
 	BearerMethodsSupported []string `json:"bearer_methods_supported"`
 }
 

@@ -84,6 +84,7 @@ type Config struct {
 	ClientMayEnd    bool     // DELETE ends a session
 	Audiences       []string // expected audiences: they name this server
 	Resource        string   // overrides the protected resource's identifier
+	Scopes          []string // scope-tokens (RFC 6749 §3.3) to ask for at the first login; nil says nothing about it
 	Listen          string   // host:port that the listener is bound to
 	AllowedHosts    []string
 	AllowedOrigins  []string

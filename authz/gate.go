@@ -100,15 +100,16 @@ func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision)
 		return c.refuse(rej)
 	}
 
-	// Decide: one Rego query, arguments included. Anything but a plain yes is a no.
+	// Decide: one Rego query, arguments included. Anything but a plain yes is a no. Only whom the policy lets through
+	// learns that scopes are missing: to others they would be of no use.
 	if rej := c.decide(ctx); rej != nil {
+		return c.refuse(rej)
+	}
+	if rej := c.ownScopes(); rej != nil {
 		return c.refuse(rej)
 	}
 
 	// Exchange: the agent's token ends here; a fresh one for this call opens the second door.
-	if rej := c.subjectScopes(); rej != nil {
-		return c.refuse(rej)
-	}
 	if rej := c.openLeg(ctx); rej != nil {
 		return c.refuse(rej)
 	}

@@ -286,6 +286,13 @@ type Tool struct {
 	// wider or narrower token is refused, so without any the token must have none,
 	// which is warned about.
 	Scopes []Scope `yaml:"scopes"`
+
+	// Requires are scopes that the agent's own token must have. A call that the
+	// policy allows is denied without them: with 403 insufficient_scope, naming all
+	// that it needs, so that the agent can log in again for more. The tool stays
+	// listed. They have nothing to do with the Scopes of the new token. Default:
+	// none.
+	Requires []Scope `yaml:"requires"`
 }
 
 // Prompt is what the token for one prompt may do.
@@ -300,6 +307,9 @@ type Prompt struct {
 
 	// Scopes are asked for, exactly these, as in `tools`.
 	Scopes []Scope `yaml:"scopes"`
+
+	// Requires are scopes that the agent's own token must have, as in `tools`.
+	Requires []Scope `yaml:"requires"`
 }
 
 // Resource is what the token for one resource may do.
@@ -314,6 +324,9 @@ type Resource struct {
 
 	// Scopes are asked for, exactly these, as in `tools`.
 	Scopes []Scope `yaml:"scopes"`
+
+	// Requires are scopes that the agent's own token must have, as in `tools`.
+	Requires []Scope `yaml:"requires"`
 }
 
 // SessionToken is what the token may do with which sessions, streams and answers

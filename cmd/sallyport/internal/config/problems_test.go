@@ -332,6 +332,14 @@ var problems = map[string][]string{
 	"provider-disabled.bad": {
 		`8:12: mcpProvider.enabled is false; there is nothing else to run, write true`,
 	},
+	"requires.bad": {
+		`10:32: scope "a b" is not one OAuth scope; write one in each entry, without spaces`,
+		`10:39: "files" is twice in scopesSupported; remove one`,
+		`10:46: scopesSupported: offline_access is for the client to ask of its authorization server; remove it`,
+		`38:36: scope "a b" is not one OAuth scope; write one in each entry, without spaces`,
+		`43:33: scope "${args.scope}" is a template; arguments do not choose scopes: write each scope out, and let the policy judge the arguments`,
+		`48:26: scope "" is not one OAuth scope; write one in each entry, without spaces`,
+	},
 	"secret-missing.bad": {
 		`32:21: secret <files.hots> is not in the secret provider; add it there`,
 	},

@@ -106,6 +106,14 @@ type OAuth struct {
 	// one of the same origin, else the first.
 	Resource string `yaml:"resource"`
 
+	// ScopesSupported are the scopes that agents ask for at their first login: the
+	// `scopes_supported` of that metadata (RFC 9728 §2), and the `scope` of a 401.
+	// List what nearly every agent needs and no more: a call that needs others says
+	// so (`requires`, or a policy's `required_scopes`), and the agent asks then.
+	// Default: neither says anything, and the authorization server's default is
+	// asked for.
+	ScopesSupported []string `yaml:"scopesSupported"`
+
 	// Servers are the authorization servers whose tokens are accepted. At least
 	// one when Enabled. A token is accepted by the server that is its issuer,
 	// under that server's rules only.

@@ -206,18 +206,21 @@ func (c *checker) tokenExchange(t *TokenExchange) {
 		tool := &t.Tools[i]
 		claim(&tool.Name, tool)
 		c.grant("tool "+c.show(&tool.Name), &tool.TTL, &tool.Scopes, tool)
+		c.scopeList(tool.Requires)
 	}
 	claim = c.claims("prompt", "name")
 	for i := range t.Prompts {
 		prompt := &t.Prompts[i]
 		claim(&prompt.Name, prompt)
 		c.grant("prompt "+c.show(&prompt.Name), &prompt.TTL, &prompt.Scopes, prompt)
+		c.scopeList(prompt.Requires)
 	}
 	claim = c.claims("resource", "uri")
 	for i := range t.Resources {
 		resource := &t.Resources[i]
 		claim(&resource.URI, resource)
 		c.grant("resource "+c.show(&resource.URI), &resource.TTL, &resource.Scopes, resource)
+		c.scopeList(resource.Requires)
 	}
 	if s := t.Session; s != nil {
 		c.grant("tokenExchange.session", &s.TTL, &s.Scopes, s)

@@ -40,6 +40,13 @@ func (c *checker) oauth(o *OAuth) {
 	if o.Resource != "" {
 		c.address(&o.Resource, "resource")
 	}
+	c.scopes(o.ScopesSupported)
+	c.unique(o.ScopesSupported, "scopesSupported")
+	for i := range o.ScopesSupported {
+		if s := &o.ScopesSupported[i]; *s == "offline_access" {
+			c.errorf(c.place(s), "scopesSupported: offline_access is for the client to ask of its authorization server; remove it")
+		}
+	}
 	lines := map[string]int{}
 	for i := range o.Servers {
 		s := &o.Servers[i]

@@ -242,16 +242,16 @@ func newApp(a *config.App, sources map[string]tokenSource) (*authz.App, error) {
 func addRules(rule *authz.ExchangeRule, x *config.TokenExchange) (err error) {
 	tools, prompts, resources := map[string]authz.TokenRule{}, map[string]authz.TokenRule{}, map[string]authz.TokenRule{}
 	for _, t := range x.Tools {
-		tools[t.Name] = tokenRule(t.TTL, t.Scopes)
+		tools[t.Name] = tokenRule(t.TTL, t.Scopes, t.Requires)
 	}
 	for _, p := range x.Prompts {
-		prompts[p.Name] = tokenRule(p.TTL, p.Scopes)
+		prompts[p.Name] = tokenRule(p.TTL, p.Scopes, p.Requires)
 	}
 	for _, r := range x.Resources {
-		resources[r.URI] = tokenRule(r.TTL, r.Scopes)
+		resources[r.URI] = tokenRule(r.TTL, r.Scopes, r.Requires)
 	}
 	if x.Session != nil {
-		session := tokenRule(x.Session.TTL, x.Session.Scopes)
+		session := tokenRule(x.Session.TTL, x.Session.Scopes, nil)
 		rule.Session = &session
 	}
 	for _, l := range []struct {
@@ -265,12 +265,16 @@ func addRules(rule *authz.ExchangeRule, x *config.TokenExchange) (err error) {
 	return nil
 }
 
-func tokenRule(ttl time.Duration, scopes []config.Scope) authz.TokenRule {
-	rule := authz.TokenRule{Lifetime: ttl}
+func tokenRule(ttl time.Duration, scopes, requires []config.Scope) authz.TokenRule {
+	return authz.TokenRule{Lifetime: ttl, Scopes: scopeNames(scopes), Requires: scopeNames(requires)}
+}
+
+func scopeNames(scopes []config.Scope) []string {
+	var names []string
 	for _, s := range scopes {
-		rule.Scopes = append(rule.Scopes, s.Name)
+		names = append(names, s.Name)
 	}
-	return rule
+	return names
 }
 
 func timeouts(a *config.App) (authz.Timeouts, error) {

@@ -135,8 +135,9 @@ func TestNewApp(t *testing.T) {
 	x := protected.Authorization.Outbound.TokenExchange
 	x.ActorToken, x.RequireAct, x.OpaqueTokens, x.UnlistedTools = "clientCredentials", true, true, "allow"
 	x.Resource, x.SubjectClaim, x.RequireSubjectScopes, x.LongerLifetimes, x.NarrowerScopes = "https://items.example/mcp", "oid", true, "accept", "accept"
-	x.Prompts = []config.Prompt{{Name: "ask", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "item:Ask"}}}}
-	x.Resources = []config.Resource{{URI: "items://*", TTL: 7 * time.Second}}
+	x.Prompts = []config.Prompt{{Name: "ask", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "item:Ask"}}, Requires: []config.Scope{{Name: "items"}}}}
+	x.Resources = []config.Resource{{URI: "items://*", TTL: 7 * time.Second, Requires: []config.Scope{{Name: "read"}}}}
+	x.Tools[0].Requires = []config.Scope{{Name: "items"}, {Name: "get"}}
 	x.Session = &config.SessionToken{TTL: 8 * time.Second, Scopes: []config.Scope{{Name: "item:Listen"}}}
 	protected.ToolList, protected.AllowBigNumbers = "all", true
 	protected.ToolTimeouts = []config.ToolTimeout{{Name: "slow*", Timeout: time.Hour}}
@@ -148,9 +149,9 @@ func TestNewApp(t *testing.T) {
 	want := &authz.App{Name: "items", Prefix: "items_", Route: envoy.AppRoute("items"), AllowBigNumbers: true, ListAll: true,
 		Exchange: &authz.ExchangeRule{Audience: "https://items.example/", Delegation: true, ActorToken: true, RequireAct: true, AllowOpaque: true,
 			AllowOthers: true, Resource: "https://items.example/mcp", SubjectClaim: "oid", SubjectScopes: true, AllowLonger: true, AllowNarrower: true,
-			Tools:     tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second}}),
-			Prompts:   tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second}}),
-			Resources: tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second}}),
+			Tools:     tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second, Requires: []string{"items", "get"}}}),
+			Prompts:   tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second, Requires: []string{"items"}}}),
+			Resources: tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second, Requires: []string{"read"}}}),
 			Session:   &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second}},
 		Timeouts: authz.Timeouts{Default: 10 * time.Minute, Tools: slow}}
 	sameRules := cmp.Comparer(func(a, b authz.Rules) bool { return reflect.DeepEqual(a, b) })

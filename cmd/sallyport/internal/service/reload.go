@@ -98,6 +98,7 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 		}
 		c.Apps = append(c.Apps, a)
 	}
+	c.MCPProvider.Authorization.OAuth.ScopesSupported = nil
 	c.HTTP.AllowedHosts, c.HTTP.AllowedOrigins = nil, nil
 	sum := sha256.New()
 	if err := json.NewEncoder(sum).Encode(c); err != nil {

@@ -19,6 +19,8 @@ func TestReload(t *testing.T) {
 		{"a tool", "c.yaml", "name: get\n", "name: fetch\n", false},
 		{"a lifetime", "c.yaml", "ttl: 5s", "ttl: 6s", false},
 		{"a scope", "c.yaml", "item:Get", "item:Read", false},
+		{"a scope of the agent's own", "c.yaml", "name: item:Get\n", "name: item:Get\n              requires: [item:Own]\n", false},
+		{"scopes to log in with", "c.yaml", "    oauth:\n", "    oauth:\n      scopesSupported: [items]\n", false},
 		{"unlisted tools", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          unlistedTools: allow", false},
 		{"require act", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          requireAct: true", false},
 		{"opaque tokens", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          opaqueTokens: true", false},

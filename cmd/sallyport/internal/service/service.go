@@ -187,7 +187,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
 		Paths:        paths(cfg),
 		ClientMayEnd: stream.Session.AllowClientTermination,
-		Audiences:    audiences(cfg), Resource: oauth.Resource, Listen: cfg.HTTP.Address,
+		Audiences:    audiences(cfg), Resource: oauth.Resource, Scopes: oauth.ScopesSupported, Listen: cfg.HTTP.Address,
 		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
 		MaxRequestBytes: int64(cfg.HTTP.MaxRequestBytes),
 	}
