@@ -27,10 +27,12 @@ import (
 type provider struct {
 	*httptest.Server
 	sts *sts.Server
+	cfg sts.Config // of sts
 	key *ecdsa.PrivateKey
 
 	mu       sync.Mutex
 	override func(w http.ResponseWriter, r *http.Request) bool // takes over the token endpoint
+	logins   []string                                          // scope of the logins
 	forms    []url.Values                                      // token requests, as they came
 	auths    []string                                          // their Authorization headers
 	leaks    *leaks                                            // what becomes of the tokens; nil for nobody's business
@@ -53,21 +55,36 @@ func newProvider(t *testing.T, audience string, targets ...string) *provider {
 	p := &provider{key: key}
 	p.Server = httptest.NewServer(p)
 	t.Cleanup(p.Close)
-	p.sts, err = sts.New(sts.Config{
-		Issuer: p.URL, Key: key, DefaultAudience: audience, AllowWiderScopes: true, // agents' tokens only say who calls
-		Users: []sts.User{{Subject: user, Claims: map[string]any{"groups": []string{"buyers"}}}, {Subject: otherUser}},
-		Clients: []sts.Client{
-			{ID: agentClient, Public: true, Redirects: []string{"http://127.0.0.1/callback"}, Grants: []string{sts.GrantCode, sts.GrantRefresh}},
-			{ID: gatewayClient, Secret: gatewaySecret, Grants: []string{sts.GrantCredentials, sts.GrantExchange},
-				Scopes:   []string{"item:List", "item:Get", "item:Create", "item:Update", "other:Run"},
-				Exchange: sts.Exchange{Audiences: targets, SubjectAudiences: []string{audience}}},
-		},
+	p.change(t, func(c *sts.Config) {
+		*c = sts.Config{
+			Issuer: p.URL, Key: key, DefaultAudience: audience, AllowWiderScopes: true, // agents' tokens only say who calls
+			Users: []sts.User{{Subject: user, Claims: map[string]any{"groups": []string{"buyers"}}}, {Subject: otherUser}},
+			Clients: []sts.Client{
+				{ID: agentClient, Public: true, Redirects: []string{"http://127.0.0.1/callback"}, Grants: []string{sts.GrantCode, sts.GrantRefresh}},
+				{ID: gatewayClient, Secret: gatewaySecret, Grants: []string{sts.GrantCredentials, sts.GrantExchange},
+					Scopes:   []string{"item:List", "item:Get", "item:Create", "item:Update", "other:Run"},
+					Exchange: sts.Exchange{Audiences: targets, SubjectAudiences: []string{audience}}},
+			},
+		}
 	})
-	must(t, err)
 	return p
 }
 
+// change makes another server, of the same name and key, of the one that is there.
+func (p *provider) change(t *testing.T, how func(c *sts.Config)) {
+	t.Helper()
+	how(&p.cfg)
+	server, err := sts.New(p.cfg)
+	must(t, err)
+	p.sts = server
+}
+
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/authorize" {
+		p.mu.Lock()
+		p.logins = append(p.logins, r.URL.Query().Get("scope"))
+		p.mu.Unlock()
+	}
 	if r.URL.Path != "/token" || r.Method != http.MethodPost {
 		p.sts.ServeHTTP(w, r)
 		return

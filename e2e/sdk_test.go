@@ -230,16 +230,20 @@ func startSDK(t *testing.T, guarded, free mcp.StreamableHTTPOptions, freeGuard f
 }
 
 // agent logs in as subject, at the first 401, with a client that registers itself, and connects.
-func (s *sdkWorld) agent(ctx context.Context, subject, version string) (*mcp.ClientSession, error) {
+func (s *sdkWorld) agent(ctx context.Context, subject, version string, change ...func(*auth.AuthorizationCodeHandlerConfig)) (*mcp.ClientSession, error) {
 	const redirect = "http://127.0.0.1:7/callback"
-	handler, err := auth.NewAuthorizationCodeHandler(&auth.AuthorizationCodeHandlerConfig{
+	cfg := &auth.AuthorizationCodeHandlerConfig{
 		DynamicClientRegistrationConfig: &auth.DynamicClientRegistrationConfig{Metadata: &oauthex.ClientRegistrationMetadata{
 			ClientName: "agent of " + subject, RedirectURIs: []string{redirect}, GrantTypes: []string{"authorization_code"}, TokenEndpointAuthMethod: "none"}},
 		RedirectURL: redirect,
 		AuthorizationCodeFetcher: func(ctx context.Context, args *auth.AuthorizationArgs) (*auth.AuthorizationResult, error) {
 			return signIn(ctx, args.URL+"&login_hint="+url.QueryEscape(subject))
 		},
-	})
+	}
+	for _, f := range change {
+		f(cfg)
+	}
+	handler, err := auth.NewAuthorizationCodeHandler(cfg)
 	if err != nil {
 		return nil, err
 	}

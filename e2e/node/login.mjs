@@ -9,7 +9,10 @@ class Login {
     token_endpoint_auth_method: 'none',
   };
 
-  constructor(user) { this.user = user; }
+  constructor({ user, grants }) {
+    this.user = user;
+    if (grants) this.clientMetadata.grant_types = grants;
+  }
   state() { return (this.sent = crypto.randomUUID()); }
   clientInformation() { return this.client; }
   saveClientInformation(client) { this.client = client; }
@@ -30,7 +33,7 @@ class Login {
 
 // connect is refused for want of a token, logs in, and connects.
 export async function connect(plan, agent, Transport, Unauthorized) {
-  const authProvider = new Login(plan.user);
+  const authProvider = new Login(plan);
   const open = () => new Transport(new URL(plan.url), { authProvider });
   const refused = open();
   await agent().connect(refused).then(
@@ -40,5 +43,5 @@ export async function connect(plan, agent, Transport, Unauthorized) {
   await refused.finishAuth(authProvider.answer.get('code'), authProvider.answer.get('iss'));
   const [client, transport] = [agent(), open()];
   await client.connect(transport);
-  return { client, transport };
+  return { client, transport, authProvider };
 }

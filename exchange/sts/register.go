@@ -24,7 +24,6 @@ type registration struct {
 	GrantTypes    []string `json:"grant_types"`
 	ResponseTypes []string `json:"response_types"`
 	Name          string   `json:"client_name"`
-	Scope         string   `json:"scope"`
 }
 
 // registered is the answer (RFC 7591 §3.2.1).
@@ -108,10 +107,9 @@ func (a *registration) check() *oauthError {
 }
 
 func (s *Server) newClient(asked registration) (*registered, *oauthError) {
+	// What it asks for now does not bound it (RFC 7591 §2 lets the server replace it): clients name the scopes of their
+	// first login, and would be refused those of a later one, which a second registration gives to anybody.
 	scopes := s.cfg.Scopes
-	if list := splitScope(asked.Scope); len(list) > 0 {
-		scopes = slices.DeleteFunc(list, func(scope string) bool { return !slices.Contains(s.cfg.Scopes, scope) })
-	}
 	id, err := s.randomText()
 	if err != nil {
 		return nil, s.internal(err)

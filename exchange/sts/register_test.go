@@ -23,8 +23,8 @@ func (s *server) register(body string) (reply, map[string]any) {
 func TestRegister(t *testing.T) {
 	s := start(t)
 	r, public := s.register(`{"redirect_uris":["http://127.0.0.1/cb"],"token_endpoint_auth_method":"none",
-		"grant_types":["authorization_code","refresh_token"],"client_name":"an agent","scope":"mcp:use admin","logo_uri":"x"}`)
-	if r.status != http.StatusCreated || r.header.Get("Cache-Control") != "no-store" || public["client_secret"] != nil || public["scope"] != "mcp:use" {
+		"grant_types":["authorization_code","refresh_token"],"client_name":"an agent","scope":"offline_access admin","logo_uri":"x"}`) // more may be asked for later
+	if r.status != http.StatusCreated || r.header.Get("Cache-Control") != "no-store" || public["client_secret"] != nil || public["scope"] != "mcp:use offline_access" {
 		t.Fatalf("got %d %s", r.status, r.raw)
 	}
 	id := public["client_id"].(string)
