@@ -50,8 +50,8 @@ func startStepUp(t *testing.T) *sdkWorld {
 		w.edit("sallyport.yaml", w.items.addr(), s.guarded.addr())
 		w.edit("sallyport.yaml", "      servers:\n", "      scopesSupported: [items]\n      servers:\n")
 		w.edit("sallyport.yaml", "                - name: item:List\n", "                - name: item:List\n              requires: [items]\n")
-		w.edit("sallyport.yaml", "                - name: item:Get\n", "                - name: item:Get\n              requires: [items, item:Own]\n"+
-			"            - name: create*\n              ttl: 5s\n              scopes: [item:Create]\n              requires: [items, item:Own]\n")
+		w.edit("sallyport.yaml", "                - name: item:Get\n", "                - name: item:Get\n              requires: [item:Own]\n"+
+			"            - name: create*\n              ttl: 5s\n              scopes: [item:Create]\n              requires: [item:Own]\n")
 		w.write("seed.rego", stepUpRego)
 	})
 	return s
