@@ -173,6 +173,11 @@ func TestBadExchangeAnswers(t *testing.T) {
 	if text, ok := a.isError(); !ok || a.Status != http.StatusOK || strings.Contains(text, "item:List") {
 		t.Errorf("refused by the authorization server: %s", a)
 	}
+	if !slices.ContainsFunc(w.audit(), func(r record) bool {
+		return r["message"] == "refused: token exchange refused (invalid_scope), status 400; it says: no item:List for you"
+	}) {
+		t.Error("the audit does not say why")
+	}
 	w.provider.setOverride(nil)
 	if a := w.send(modern("my_server_listItems", `{}`)); a.RPC.Result == nil {
 		t.Errorf("afterwards: %s", a)

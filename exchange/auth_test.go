@@ -173,7 +173,7 @@ func TestAssertionStaysOutOfErrors(t *testing.T) {
 		writeJSON(w, 401, map[string]any{"error": "invalid_client", "error_description": "not good: " + form.Get("client_assertion")})
 	}
 	token, err := s.client(t, privateKeyJWT(&ClientKey{Private: testKeys["P-256"]})).Exchange(t.Context(), request())
-	if e := wantKind(t, token, err, Refused, nil); e.Detail != "not good: [redacted]" {
+	if e := wantKind(t, token, err, Refused, nil); e.Detail != withheld {
 		t.Errorf("detail %q", e.Detail)
 	}
 }

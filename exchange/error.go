@@ -99,8 +99,9 @@ type Error struct {
 	// Status is the HTTP status of the answer, 0 if there was none.
 	Status int
 	// Detail is the server's error_description: at most 200 bytes of printable
-	// ASCII with everything that looks like a token blotted out. For log and
-	// audit; never for the agent.
+	// ASCII with everything that looks like a token blotted out, and none of it if
+	// it repeats a secret that was sent, or a piece of one. For log and audit;
+	// never for the agent.
 	Detail string
 	// RetryAfter is how long the server asked to be left alone, at most an hour, or
 	// after how long it will be asked again here. 0 if nobody knows.

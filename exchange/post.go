@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -14,8 +15,10 @@ import (
 
 const (
 	maxDetail     = 200
+	maxRead       = 1 << 10 // of a description
 	maxCode       = 64
 	maxRetryAfter = time.Hour
+	minParameter  = 8 // characters of an additional parameter that may be a secret, and not a word such as "true"
 )
 
 // post sends one form to the token endpoint, if the circuit lets it and there is a
@@ -75,6 +78,11 @@ func (c *Client) send(ctx context.Context, md *metadata, form url.Values, secret
 		return nil, &Error{Kind: Unavailable, Status: res.StatusCode, Err: quiet(ctx, err)}
 	}
 	secrets = append(secrets, form.Get("client_assertion"))
+	for _, value := range c.cfg.AdditionalParameters {
+		if len(value) >= minParameter {
+			secrets = append(secrets, value)
+		}
+	}
 	if secret := c.cfg.ClientSecret; secret != "" {
 		basic := base64.StdEncoding.EncodeToString([]byte(c.cfg.ClientID + ":" + secret))
 		secrets = append(secrets, secret, url.QueryEscape(secret), basic)
@@ -160,14 +168,20 @@ func oauthError(body []byte, secrets []string) (code, detail string) {
 // looksSecret matches what may be a token or a part of one.
 var looksSecret = regexp.MustCompile(`eyJ[\w.~+/=-]*|[\w.~+/=-]{48,}|[\w-]{40,}`)
 
-// sanitise makes a foreign text fit for the log: bounded, one line, no secrets.
+// withheld stands for a description that repeats what it was told in confidence.
+const withheld = "[withheld: it repeats a part of the request]"
+
+// sanitise makes a foreign text fit for the log: bounded, one line, no secrets. One that has a secret in it, or a piece of
+// one, is not worth the risk of mending it.
 func sanitise(s string, secrets []string) string {
-	for _, secret := range secrets {
-		if secret != "" {
-			s = strings.ReplaceAll(s, secret, "[redacted]")
-		}
+	s = s[:min(len(s), maxRead)]
+	if contains(s, secrets) {
+		return withheld
 	}
 	s = looksSecret.ReplaceAllString(s, "[redacted]")
+	if repeats(s, secrets) {
+		return withheld
+	}
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
@@ -175,6 +189,26 @@ func sanitise(s string, secrets []string) string {
 		return r
 	}, s[:min(len(s), maxDetail)])
 	return s[:min(len(s), maxDetail)]
+}
+
+// contains reports whether a secret is in s.
+func contains(s string, secrets []string) bool {
+	return slices.ContainsFunc(secrets, func(secret string) bool { return secret != "" && strings.Contains(s, secret) })
+}
+
+// piece is how much of a secret is taken for it: too much to be there by chance.
+const piece = 12
+
+// repeats reports whether a piece of a secret is in s.
+func repeats(s string, secrets []string) bool {
+	for i := range max(0, len(s)-piece+1) {
+		for _, secret := range secrets {
+			if strings.Contains(secret, s[i:i+piece]) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // retryAfter parses RFC 9110 §10.2.3: seconds or a date.

@@ -309,3 +309,20 @@ var (
 	owner = session.Owner{Issuer: "i", Subject: "s", ClientID: "c", Route: "/mcp"}
 	sess  = session.Session{ID: session.NewID(), Version: "2025-11-25", Issued: time.Unix(1, 0)}
 )
+
+// refuser is a token source that refuses with the words of its server.
+type refuser struct{ exchange.Error }
+
+func (r *refuser) Exchange(context.Context, exchange.Request) (*exchange.Token, error) {
+	return nil, &r.Error
+}
+
+// What the server says of a refusal is for the audit.
+func TestExchangerTellsWhy(t *testing.T) {
+	_, err := exchanger{&refuser{exchange.Error{Kind: exchange.Refused, Code: "invalid_scope", Status: 400, Detail: "no item:List for you"}}}.
+		Exchange(t.Context(), authz.TokenRequest{Rule: &authz.ExchangeRule{}})
+	var why *authz.ExchangeError
+	if !errors.As(err, &why) || !why.Refused || err.Error() != "refused: token exchange refused (invalid_scope), status 400; it says: no item:List for you" {
+		t.Errorf("%v", err)
+	}
+}

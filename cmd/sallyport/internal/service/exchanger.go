@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/exchange"
@@ -28,6 +29,9 @@ func (e exchanger) Exchange(ctx context.Context, r authz.TokenRequest) (*authz.I
 	var why *exchange.Error
 	switch {
 	case errors.As(err, &why):
+		if why.Detail != "" {
+			err = fmt.Errorf("%w; it says: %s", err, why.Detail)
+		}
 		return nil, &authz.ExchangeError{Refused: why.Kind == exchange.Refused, RetryAfter: why.RetryAfter, Reason: why.Reason(), Err: err}
 	case err != nil:
 		return nil, &authz.ExchangeError{Err: err}
