@@ -76,7 +76,15 @@ func (p *provider) change(t *testing.T, how func(c *sts.Config)) {
 	how(&p.cfg)
 	server, err := sts.New(p.cfg)
 	must(t, err)
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.sts = server
+}
+
+func (p *provider) current() *sts.Server {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sts
 }
 
 func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -86,13 +94,13 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.mu.Unlock()
 	}
 	if r.URL.Path != "/token" || r.Method != http.MethodPost {
-		p.sts.ServeHTTP(w, r)
+		p.current().ServeHTTP(w, r)
 		return
 	}
 	answer := &overheard{ResponseWriter: w}
 	form, taken := p.intercept(answer, r)
 	if !taken {
-		p.sts.ServeHTTP(answer, r)
+		p.current().ServeHTTP(answer, r)
 	}
 	p.hideIssued(form.Get("grant_type"), form.Get("audience"), answer.body.Bytes())
 }

@@ -64,18 +64,29 @@ func pickMethod(offered []string) string {
 	return ""
 }
 
+// SetSecret has requests from now on carry another client secret, for one that was
+// changed at the server. A request that is on its way keeps the one it has. It
+// changes neither how the client authenticates nor what is kept for reuse.
+func (c *Client) SetSecret(secret string) error {
+	if secret == "" || c.cfg.ClientSecret == "" {
+		return errors.New("exchange: a client secret can be changed, not taken away or brought in")
+	}
+	c.secret.Store(&secret)
+	return nil
+}
+
 // authenticate puts the client's credentials into the form, or returns what is to
 // be done to the request that carries it.
-func (c *Client) authenticate(md *metadata, form url.Values) (func(*http.Request), error) {
+func (c *Client) authenticate(md *metadata, form url.Values, secret string) (func(*http.Request), error) {
 	nothing := func(*http.Request) {}
 	switch md.authMethod {
 	case AuthBasic:
 		return func(req *http.Request) {
 			// RFC 6749 §2.3.1: both are form-urlencoded first.
-			req.SetBasicAuth(url.QueryEscape(c.cfg.ClientID), url.QueryEscape(c.cfg.ClientSecret))
+			req.SetBasicAuth(url.QueryEscape(c.cfg.ClientID), url.QueryEscape(secret))
 		}, nil
 	case AuthPost:
-		form.Set("client_secret", c.cfg.ClientSecret)
+		form.Set("client_secret", secret)
 	case AuthPrivateKeyJWT:
 		assertion, err := c.cfg.Key.assertion(c.cfg.ClientID, md, c.cfg.Now())
 		if err != nil {

@@ -167,6 +167,46 @@ func TestPrivateKeyJWTForActorToken(t *testing.T) {
 	}
 }
 
+// A secret that was changed is sent from then on, whichever way secrets are sent, and the old one is not.
+func TestSetSecret(t *testing.T) {
+	for _, method := range []string{AuthBasic, AuthPost} {
+		s := serve(t, (*httptest.Server).Start)
+		c := s.client(t, func(c *Config) { c.AuthMethod = method })
+		for i, secret := range []string{"s+c:r%t", "an+other"} {
+			if i > 0 {
+				if err := c.SetSecret(secret); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := c.Exchange(t.Context(), request()); err != nil {
+				t.Fatal(err)
+			}
+			got := s.forms[i].Get("client_secret")
+			if method == AuthBasic {
+				_, got, _ = (&http.Request{Header: s.headers[i]}).BasicAuth()
+				got, _ = url.QueryUnescape(got)
+			}
+			if got != secret {
+				t.Errorf("%s: request %d carries %q, want %q", method, i, got, secret)
+			}
+		}
+		if c.SetSecret("") == nil {
+			t.Error("a secret was taken away")
+		}
+		s.answer = func(w http.ResponseWriter, _ url.Values) {
+			writeJSON(w, 401, map[string]any{"error": "invalid_client", "error_description": "an+other is wrong"})
+		}
+		_, err := c.Exchange(t.Context(), request())
+		if e, ok := errors.AsType[*Error](err); !ok || e.Detail != withheld {
+			t.Errorf("%s: detail of %v", method, err)
+		}
+	}
+	s := serve(t, (*httptest.Server).Start)
+	if s.client(t, privateKeyJWT(&ClientKey{Private: testKeys["P-256"]})).SetSecret("x") == nil {
+		t.Error("a secret was brought in")
+	}
+}
+
 func TestAssertionStaysOutOfErrors(t *testing.T) {
 	s := serve(t, (*httptest.Server).Start)
 	s.answer = func(w http.ResponseWriter, form url.Values) {

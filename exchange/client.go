@@ -37,6 +37,7 @@ type Client struct {
 	cfg     Config
 	http    *http.Client
 	meta    atomic.Pointer[metadata]
+	secret  atomic.Pointer[string] // ClientSecret, or what it was changed to
 	actor   actorTokens
 	circuit *circuit
 	slots   *slots
@@ -57,6 +58,7 @@ func New(cfg Config) (*Client, error) {
 		cfg: cfg, http: newHTTPClient(cfg, wellKnown.Hostname()),
 		slots: newSlots(cfg.MaxConcurrent, cfg.MaxWait), cache: newCache(cfg.Reuse, cfg.ReuseEntries),
 	}
+	c.secret.Store(&c.cfg.ClientSecret)
 	c.circuit = newCircuit(cfg.Breaker, c.circuitChanged)
 	return c, nil
 }

@@ -64,7 +64,8 @@ func (c *Client) judge(ctx context.Context, err *Error, took time.Duration) (out
 }
 
 func (c *Client) send(ctx context.Context, md *metadata, form url.Values, secrets []string) ([]byte, *Error) {
-	req, err := c.newRequest(ctx, md, form)
+	secret := *c.secret.Load()
+	req, err := c.newRequest(ctx, md, form, secret)
 	if err != nil {
 		return nil, &Error{Kind: Unavailable, Err: err}
 	}
@@ -83,15 +84,15 @@ func (c *Client) send(ctx context.Context, md *metadata, form url.Values, secret
 			secrets = append(secrets, value)
 		}
 	}
-	if secret := c.cfg.ClientSecret; secret != "" {
+	if secret != "" {
 		basic := base64.StdEncoding.EncodeToString([]byte(c.cfg.ClientID + ":" + secret))
 		secrets = append(secrets, secret, url.QueryEscape(secret), basic)
 	}
 	return body, classify(res, body, c.cfg.Now(), secrets)
 }
 
-func (c *Client) newRequest(ctx context.Context, md *metadata, form url.Values) (*http.Request, error) {
-	authenticate, err := c.authenticate(md, form)
+func (c *Client) newRequest(ctx context.Context, md *metadata, form url.Values, secret string) (*http.Request, error) {
+	authenticate, err := c.authenticate(md, form, secret)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,8 @@ type Connector struct {
 
 	// OAuthClientSecret authenticates the gateway, best as a reference:
 	// <gateway.clientSecret>. Required of a connector that an app exchanges
-	// tokens with, unless the gateway proves itself by a key or a certificate.
+	// tokens with, unless the gateway proves itself by a key or a certificate. One
+	// that is changed is used from the next exchange on, without a restart.
 	OAuthClientSecret Secret `yaml:"oauthClientSecret"`
 
 	// TokenEndpointAuthMethod is how the gateway proves who it is: by its secret,

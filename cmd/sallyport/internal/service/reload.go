@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"io"
@@ -44,7 +45,7 @@ func (s *Service) watch(ctx context.Context) error {
 	}
 }
 
-var errRestart = errors.New("the change reaches beyond policies, tools and limits, and takes effect on a restart only")
+var errRestart = errors.New("the change reaches beyond policies, tools, limits and client secrets, and takes effect on a restart only")
 
 // reload puts the files as they are now in force, all of them or nothing. It returns what it read in any case.
 func (s *Service) reload() (*config.Config, error) {
@@ -61,15 +62,35 @@ func (s *Service) reload() (*config.Config, error) {
 	if err != nil {
 		return cfg, err
 	}
+	if err := s.rotate(cfg); err != nil {
+		return cfg, err
+	}
 	s.setGate(g)
 	return cfg, nil
+}
+
+// rotate has the clients of authorization servers use the secrets of cfg.
+func (s *Service) rotate(cfg *config.Config) error {
+	for _, c := range cfg.Connectors {
+		secret := c.OAuthClientSecret.Reveal()
+		for _, a := range cfg.Apps {
+			client, x := s.clients[a.Name], a.Authorization.Outbound.TokenExchange
+			if client == nil || x.IDP != c.Name || secret == "" {
+				continue
+			}
+			if err := client.SetSecret(secret); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // secrets are those that a reload cannot change.
 func secrets(cfg *config.Config) []config.Secret {
 	out := []config.Secret{cfg.Session.Key, cfg.Session.Store}
 	for _, c := range cfg.Connectors {
-		out = append(out, c.OAuthClientSecret, c.PrivateKey, c.Keys)
+		out = append(out, c.PrivateKey, c.Keys)
 		for _, name := range slices.Sorted(maps.Keys(c.AdditionalParameters)) {
 			out = append(out, c.AdditionalParameters[name])
 		}
@@ -108,6 +129,8 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 		_, _ = io.WriteString(sum, secret.Reveal()+"\x00") // redacted by the encoder
 	}
 	for _, c := range cfg.Connectors {
+		// A client secret may change (see rotate), but not come or go.
+		_ = binary.Write(sum, binary.BigEndian, c.OAuthClientSecret.Reveal() != "")
 		if c.PrivateKeyFile != "" {
 			content, _ := os.ReadFile(c.PrivateKeyFile)
 			_, _ = sum.Write(content)

@@ -37,6 +37,7 @@ func TestReload(t *testing.T) {
 		{"time of a tool", "c.yaml", "  - name: open\n", "  - name: open\n    toolTimeouts: [{name: slow*, timeout: 1h}]\n", false},
 		{"hosts", "c.yaml", "one.example]", "one.example, two.example]", false},
 		{"origins", "c.yaml", "  allowedHosts", "  allowedOrigins: [https://one.example]\n  allowedHosts", false},
+		{"client secret", "secrets.yaml", "first-secret-of-gateway", "other-secret-of-gateway", false},
 		{"a comment", "c.yaml", "http:", "# a comment\nhttp:", false},
 
 		{"address", "c.yaml", "127.0.0.1:8080", "127.0.0.1:8081", true},
@@ -55,7 +56,6 @@ func TestReload(t *testing.T) {
 		{"the old transport", "c.yaml", "    sse:\n      enabled: true", "    sse:\n      enabled: false", true},
 		{"namespace", "c.yaml", "name: open_", "name: other_", true},
 		{"session header", "c.yaml", "X-Session-Id", "X-Other", true},
-		{"client secret", "secrets.yaml", "first-secret-of-gateway", "other-secret-of-gateway", true},
 		{"session key", "secrets.yaml", "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210", true},
 		{"a client of the embedded server", "secrets.yaml", "first-secret-of-client", "other-secret-of-client", true},
 		{"users of the embedded server", "c.yaml", "subject: ann", "subject: bob", true},
@@ -77,6 +77,20 @@ func TestReload(t *testing.T) {
 				t.Errorf("not in force: error %v, gate changed %v", err, changed)
 			}
 		})
+	}
+}
+
+// A client secret may become another, but whether there is one settles how the gateway proves itself.
+func TestClientSecretComesOrGoes(t *testing.T) {
+	cfg := newFiles(t).config()
+	before := fixed(cfg)
+	cfg.Connectors[0].OAuthClientSecret = "other"
+	if fixed(cfg) != before {
+		t.Error("another secret takes a restart")
+	}
+	cfg.Connectors[0].OAuthClientSecret = ""
+	if fixed(cfg) == before {
+		t.Error("a secret that goes looks as if that were in force")
 	}
 }
 
