@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -125,7 +126,7 @@ func (s *sdkWorld) checkStepUps(t *testing.T, calls, refusals int) {
 			}
 		}
 	}
-	if !maps.Equal(outcomes, map[any]int{"allowed": calls, "denied": refusals}) || s.guarded.calls.Load() != int64(calls) {
+	if outcomes["allowed"] != calls || outcomes["denied"] != refusals || s.guarded.calls.Load() != int64(calls) {
 		t.Errorf("%v, and %d calls arrived", outcomes, s.guarded.calls.Load())
 	}
 	if n := len(s.provider.exchanges()); n != calls {
@@ -164,15 +165,7 @@ func goStepUp(version string, how ...func(*auth.AuthorizationCodeHandlerConfig))
 // here it has none.
 func nodeStepUp(how map[string]any) func(context.Context, *testing.T, *sdkWorld, []string) (listed, said []string) {
 	return func(ctx context.Context, t *testing.T, s *sdkWorld, tools []string) (listed, said []string) {
-		cmd := nodeProgram(ctx, t, "node")
-		dir := t.TempDir()
-		must(t, os.CopyFS(dir, os.DirFS("node")))
-		must(t, os.Symlink(filepath.Dir(filepath.Dir(cmd.Path)), filepath.Join(dir, "node_modules")))
-		plan := map[string]any{"url": s.url, "user": user, "tools": tools}
-		maps.Copy(plan, how)
-		argument, err := json.Marshal(plan)
-		must(t, err)
-		cmd.Args = []string{cmd.Path, filepath.Join(dir, "stepup.mjs"), string(argument)}
+		cmd := stepUpProgram(ctx, t, s, tools, how)
 		cmd.Stderr = &testWriter{t}
 		out, err := cmd.Output()
 		must(t, err)
@@ -180,6 +173,38 @@ func nodeStepUp(how map[string]any) func(context.Context, *testing.T, *sdkWorld,
 		must(t, json.Unmarshal(out, &report))
 		return report.Listed, report.Steps
 	}
+}
+
+func stepUpProgram(ctx context.Context, t *testing.T, s *sdkWorld, tools []string, how map[string]any) *exec.Cmd {
+	t.Helper()
+	cmd := nodeProgram(ctx, t, "node")
+	dir := t.TempDir()
+	must(t, os.CopyFS(dir, os.DirFS("node")))
+	must(t, os.Symlink(filepath.Dir(filepath.Dir(cmd.Path)), filepath.Join(dir, "node_modules")))
+	plan := map[string]any{"url": s.url, "user": user, "tools": tools}
+	maps.Copy(plan, how)
+	argument, err := json.Marshal(plan)
+	must(t, err)
+	cmd.Args = []string{cmd.Path, filepath.Join(dir, "stepup.mjs"), string(argument)}
+	return cmd
+}
+
+// With a refresh token version 1 of the TypeScript SDK gets itself the same scopes once more, and gives up: a second refusal
+// in a row is the end of it, not of the gateway's patience.
+func TestStepUpWithRefreshToken(t *testing.T) {
+	s := startStepUp(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	defer cancel()
+	s.provider.forgetLogins()
+	cmd := stepUpProgram(ctx, t, s, []string{"my_server_getItem"}, map[string]any{"sdk": 1})
+	out, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "Server returned 403 after trying upscoping") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if d := cmp.Diff([]string{"items"}, s.provider.loginScopes()); d != "" {
+		t.Errorf("logins (-want +got):\n%s", d)
+	}
+	s.checkStepUps(t, 0, 2)
 }
 
 // testWriter shows what a program says about itself.
