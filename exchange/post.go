@@ -180,16 +180,16 @@ func sanitise(s string, secrets []string) string {
 		return withheld
 	}
 	s = looksSecret.ReplaceAllString(s, "[redacted]")
+	s = s[:min(len(s), maxDetail)]
 	if repeats(s, secrets) {
 		return withheld
 	}
-	s = strings.Map(func(r rune) rune {
+	return strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' {
 			return '?'
 		}
 		return r
-	}, s[:min(len(s), maxDetail)])
-	return s[:min(len(s), maxDetail)]
+	}, s)
 }
 
 // contains reports whether a secret is in s.
