@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -337,6 +338,7 @@ func TestOneExchangeForAll(t *testing.T) {
 	if err := <-left; err == nil {
 		t.Error("the first caller was answered")
 	}
+	w.abandoned()
 	close(release)
 	group.Wait()
 	if n := len(w.provider.exchanges()); n != 1 || failed.Load() != 0 || len(w.items.calls()) != calls {
@@ -368,6 +370,16 @@ func (w *world) abandon(ctx context.Context, r request) error {
 	return err
 }
 
+// abandoned waits until the gateway has heard that a call was given up: that it went no further is on record.
+func (w *world) abandoned() {
+	w.t.Helper()
+	await(w.t, "a record of the call that was given up", func() bool {
+		return slices.ContainsFunc(w.audit(), func(r record) bool {
+			return r["kind"] == "decision" && r["method"] == "tools/call" && r["outcome"] == "error"
+		})
+	})
+}
+
 // A caller that leaves while its token is fetched leaves a record, and the token, if there is one, goes nowhere.
 func TestCallerLeavesDuringExchange(t *testing.T) {
 	w := start(t)
@@ -379,15 +391,8 @@ func TestCallerLeavesDuringExchange(t *testing.T) {
 	await(t, "the exchange", func() bool { return len(w.provider.exchanges()) == 1 })
 	leave()
 	<-left
+	w.abandoned()
 	close(release)
-	await(t, "a record of it", func() bool {
-		for _, r := range w.audit() {
-			if r["kind"] == "decision" && r["method"] == "tools/call" {
-				return true
-			}
-		}
-		return false
-	})
 	w.reconcile()
 	if a := w.send(modern("open_echo", `{}`)); a.RPC.Result == nil || len(w.items.calls()) != 0 {
 		t.Errorf("%s; the upstream saw %d calls", a, len(w.items.calls()))
