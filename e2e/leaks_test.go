@@ -183,9 +183,9 @@ func (p *provider) hideIssued(grant, audience string, answer []byte) {
 	_ = json.Unmarshal(answer, &out)
 	p.leaks.hide("a refresh token", out.RefreshToken)
 	switch {
-	case !strings.HasSuffix(grant, "token-exchange"):
+	case !isExchange(grant):
 		p.leaks.hide("the token of an agent or of the gateway", out.AccessToken)
-	case audience == "https://items.example/":
+	case audience == "https://items.example/", audience == "": // by resource or scope
 		p.leaks.hide("the token for items", out.AccessToken, "items")
 	default:
 		p.leaks.hide("a token of a call", out.AccessToken)
