@@ -22,6 +22,13 @@ VALKEY_SHA256 := 1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e77202
 VALKEY        := build/valkey-$(VALKEY_VERSION)/valkey-server
 LINT          := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINT_BIN      := build/$(notdir $(LINT))
+# Keycloak comes from Maven's registry, by the user's own settings.
+MVN           ?= mvn
+KEYCLOAK_VERSION := 26.7.3
+KEYCLOAK_SHA256 := 27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0f1f
+KEYCLOAK      := build/keycloak-$(KEYCLOAK_VERSION)
+ZITADEL       := github.com/zitadel/oidc/v3/example/server@v3.52.0
+ZITADEL_BIN   := build/zitadel-oidc@$(lastword $(subst @, ,$(ZITADEL)))
 FUZZTIME      ?= 30s
 ARGS          ?=
 GOFLAGS_BUILD := -trimpath -ldflags=-s
@@ -38,6 +45,12 @@ endif
 export NODE_TOOLS := $(CURDIR)/build/node
 # Where they find a Python with the packages that pip brings.
 export PYTHON_TOOLS := $(CURDIR)/build/python
+# Identity providers of the tests. A machine without Java 17 and Maven goes without Keycloak, and the test says so.
+export ZITADEL_OIDC := $(CURDIR)/$(ZITADEL_BIN)
+export KEYCLOAK_HOME := $(CURDIR)/$(KEYCLOAK)
+ifneq ($(shell command -v $(MVN) >/dev/null && java -version 2>&1 | grep -E 'version "(1[7-9]|[2-9][0-9])'),)
+test: keycloak
+endif
 # One scenario of the conformance suite, instead of all.
 SCENARIO      ?=
 say            = @printf '%s\n' "── $(1)"
@@ -130,8 +143,32 @@ build/python/.done: e2e/python/requirements.txt
 	"$${pip[@]}" install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --requirement $<
 	@echo 'module python' >$(@D)/go.mod && touch $@
 
+# $(KEYCLOAK)/.done also stands for what Keycloak makes of itself for these features, which takes a minute at each start
+# otherwise. Its scripts run by sh, as zipfile keeps no permissions.
+.PHONY: keycloak
+keycloak: $(KEYCLOAK)/.done ## fetch Keycloak, which needs Java 17 and Maven
+$(KEYCLOAK)/.done:
+	$(call say,fetching Keycloak $(KEYCLOAK_VERSION))
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@"$(MVN)" --batch-mode --quiet dependency:copy -DoutputDirectory=$(CURDIR)/$(@D) \
+		-Dartifact=org.keycloak:keycloak-quarkus-dist:$(KEYCLOAK_VERSION):zip
+	@"$(PYTHON)" -c 'import hashlib, sys; sys.exit(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest() != sys.argv[2])' \
+		$(@D)/*.zip $(KEYCLOAK_SHA256) || { echo "cannot use Keycloak $(KEYCLOAK_VERSION): the archive is not the one that is pinned" >&2; exit 1; }
+	@"$(PYTHON)" -m zipfile -e $(@D)/*.zip $(@D) && rm $(@D)/*.zip
+	@mv $(@D)/keycloak-$(KEYCLOAK_VERSION)/* $(@D) && rmdir $(@D)/keycloak-$(KEYCLOAK_VERSION)
+	@sh $(@D)/bin/kc.sh build --db=dev-mem --features=cimd --https-client-auth=request >$(@D)/build.log || { cat $(@D)/build.log >&2; exit 1; }
+	@touch $@
+
+.PHONY: zitadel
+zitadel: $(ZITADEL_BIN) ## build the example authorization server of zitadel/oidc
+$(ZITADEL_BIN):
+	$(call say,building the example server of zitadel/oidc)
+	@mkdir -p build/zitadel
+	@GOBIN=$(CURDIR)/build/zitadel $(GO) install $(ZITADEL)
+	@mv build/zitadel/server $@ && rmdir build/zitadel
+
 .PHONY: test
-test: build lint node python ## vet, lint, and every test, the end-to-end ones against the real Envoy
+test: build lint node python zitadel ## vet, lint, and every test, the end-to-end ones against the real Envoy
 	$(call say,testing)
 	@ENVOY=$(ENVOY_BIN) $(GO) test -race -timeout 20m ./...
 
