@@ -121,3 +121,31 @@ func (w *world) oidcProviderRefuses(t *testing.T) {
 		t.Errorf("the audit: %v", d)
 	}
 }
+
+// TestEmbeddedPage: the gateway of docs/providers/embedded.md, whose authorization server is within it.
+func TestEmbeddedPage(t *testing.T) {
+	w := newWorld(t)
+	address := freePort(t)
+	w.pageConfig("embedded.md", []string{"127.0.0.1:7421", address})
+	w.run()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	cs, err := newBrowser(user, "").sdkAgent(ctx, w.url, "")
+	must(t, err)
+	defer func() { _ = cs.Close() }()
+	result, err := cs.CallTool(ctx, &mcp.CallToolParams{Name: "items_listItems"})
+	must(t, err)
+	calls := w.items.calls()
+	if result.IsError || len(calls) != 1 {
+		t.Fatalf("%v, %d calls arrived", result.Content, len(calls))
+	}
+	got := claims(t, bearerOf(calls[0]))
+	for _, varying := range []string{"exp", "iat", "jti"} {
+		delete(got, varying)
+	}
+	want := jwt.MapClaims{"iss": "http://" + address, "sub": user, "client_id": gatewayClient, "aud": "https://items.example.com/", "scope": "item:List",
+		"act": map[string]any{"sub": gatewayClient, "act": map[string]any{"sub": w.lastDecision()["client_id"]}}}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
