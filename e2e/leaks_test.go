@@ -183,7 +183,7 @@ func (p *provider) hideIssued(grant, audience string, answer []byte) {
 	_ = json.Unmarshal(answer, &out)
 	p.leaks.hide("a refresh token", out.RefreshToken)
 	switch {
-	case !isExchange(grant):
+	case !strings.HasSuffix(grant, "token-exchange"):
 		p.leaks.hide("the token of an agent or of the gateway", out.AccessToken)
 	case audience == "https://items.example/", audience == "": // by resource or scope
 		p.leaks.hide("the token for items", out.AccessToken, "items")

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,18 +20,65 @@ import (
 
 // The second door in the forms that servers want: other grants, other names for the place, certificates for secrets.
 
-// answers gives a token of the provider's for every exchange.
-func (p *provider) answers(t *testing.T, change func(claims jwt.MapClaims)) {
+// tokenServer is an authorization server that gives whatever a test wants, and remembers what it was asked.
+type tokenServer struct {
+	*httptest.Server
+	issuer string
+	key    *ecdsa.PrivateKey
+
+	mu     sync.Mutex
+	forms  []url.Values
+	change func(claims jwt.MapClaims)
+}
+
+// withTokenServer starts a gateway whose tokens come from one, and whose file was changed: pairs of old and new text.
+func withTokenServer(t *testing.T, pairs ...string) (*world, *tokenServer) {
 	t.Helper()
-	p.setOverride(func(rw http.ResponseWriter, _ *http.Request) bool {
-		token := p.forge(t, func(_ map[string]any, c jwt.MapClaims) {
-			c["aud"], c["scope"], c["exp"] = "https://items.example/", "item:List", time.Now().Unix()+5
-			change(c)
-		})
-		rw.Header().Set("Content-Type", "application/json")
-		_, _ = fmt.Fprintf(rw, `{"access_token":%q,"issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer"}`, token)
-		return true
+	s := &tokenServer{}
+	w := start(t, func(w *world) {
+		s.issuer, s.key = w.provider.URL, w.provider.key
+		s.Server = httptest.NewServer(s)
+		t.Cleanup(s.Close)
+		w.edit("sallyport.yaml", "oidcWellKnownURL: "+w.provider.URL+"/", "oidcWellKnownURL: "+s.URL+"/")
+		for i := 0; i < len(pairs); i += 2 {
+			w.edit("sallyport.yaml", pairs[i], pairs[i+1])
+		}
 	})
+	return w, s
+}
+
+// gives says how the claims of its tokens differ from what the first tool asks for.
+func (s *tokenServer) gives(change func(claims jwt.MapClaims)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.change = change
+}
+
+// first is the first request for a token.
+func (s *tokenServer) first() url.Values {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.forms[0]
+}
+
+func (s *tokenServer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	rw.Header().Set("Content-Type", "application/json")
+	if r.Method == http.MethodGet {
+		_, _ = fmt.Fprintf(rw, `{"issuer":%q,"token_endpoint":%q}`, s.issuer, s.URL+"/token")
+		return
+	}
+	_ = r.ParseForm()
+	now := time.Now().Unix()
+	c := jwt.MapClaims{"iss": s.issuer, "sub": user, "aud": "https://items.example/", "scope": "item:List", "iat": now, "exp": now + 5}
+	s.mu.Lock()
+	s.forms = append(s.forms, r.PostForm)
+	s.change(c)
+	s.mu.Unlock()
+	token, err := jwt.NewWithClaims(jwt.SigningMethodES256, c).SignedString(s.key)
+	if err != nil {
+		rw.WriteHeader(http.StatusInternalServerError)
+	}
+	_, _ = fmt.Fprintf(rw, `{"access_token":%q,"issued_token_type":"urn:ietf:params:oauth:token-type:access_token","token_type":"Bearer"}`, token)
 }
 
 // unacceptable calls a tool whose token is to be refused.
@@ -44,29 +93,30 @@ func (w *world) unacceptable(t *testing.T, why string) {
 // Entra ID's grant: a jwt-bearer assertion (RFC 7523 §2.1), scopes that begin with their audience, and a person who is the
 // same by another claim than sub.
 func TestOnBehalfOf(t *testing.T) {
-	w := with(t, "    oauthClientSecret: <gateway.clientSecret>\n", "    oauthClientSecret: <gateway.clientSecret>\n    tokenEndpointAuthMethod: client_secret_post\n    grant: onBehalfOf\n    additionalParameters:\n      dc: WEU\n",
+	w, s := withTokenServer(t, "    oauthClientSecret: <gateway.clientSecret>\n", "    oauthClientSecret: <gateway.clientSecret>\n    tokenEndpointAuthMethod: client_secret_post\n    grant: onBehalfOf\n    additionalParameters:\n      dc: WEU\n",
 		"          audience: https://items.example/\n", "          audience: api://items\n          longerLifetimes: accept\n          subjectClaim: oid\n")
 	w.token = w.provider.forge(t, func(_ map[string]any, c jwt.MapClaims) { c["aud"], c["oid"], c["sub"] = w.url, "oid-1", "pairwise-1" })
-	oid := "oid-1"
-	w.provider.answers(t, func(c jwt.MapClaims) {
+	var oid atomic.Value
+	oid.Store("oid-1")
+	s.gives(func(c jwt.MapClaims) {
 		delete(c, "scope")
-		c["aud"], c["oid"], c["sub"], c["scp"], c["exp"] = "api://items", oid, "pairwise-2", "item:List", time.Now().Unix()+3600
+		c["aud"], c["oid"], c["sub"], c["scp"], c["exp"] = "api://items", oid.Load(), "pairwise-2", "item:List", time.Now().Unix()+3600
 	})
 	if a := w.send(modern("my_server_listItems", `{}`)); a.RPC.Result == nil {
 		t.Fatal(a)
 	}
 	want := url.Values{"grant_type": {"urn:ietf:params:oauth:grant-type:jwt-bearer"}, "assertion": {w.token}, "requested_token_use": {"on_behalf_of"},
 		"scope": {"api://items/item:List"}, "client_id": {gatewayClient}, "client_secret": {gatewaySecret}, "dc": {"WEU"}}
-	if d := cmp.Diff(want, w.provider.exchanges()[0]); d != "" {
+	if d := cmp.Diff(want, s.first()); d != "" {
 		t.Errorf("the request (-want +got):\n%s", d)
 	}
-	if got := claims(t, bearerOf(w.items.calls()[0])); got["sub"] != "pairwise-2" || got["oid"] != oid {
+	if got := claims(t, bearerOf(w.items.calls()[0])); got["sub"] != "pairwise-2" || got["oid"] != "oid-1" {
 		t.Errorf("the upstream got %v", got)
 	}
 	if message, _ := w.lastDecision()["message"].(string); !strings.Contains(message, "the token lives longer than asked for") {
 		t.Errorf("the audit says %q", message)
 	}
-	oid = "oid-2"
+	oid.Store("oid-2")
 	w.unacceptable(t, "another person")
 	if message, _ := w.lastDecision()["message"].(string); !strings.Contains(message, "wrong subject") {
 		t.Errorf("the audit says %q", message)
@@ -86,18 +136,18 @@ func TestResourceAndAudience(t *testing.T) {
 			[]string{"items", "https://items.example/mcp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := with(t, "audience: https://items.example/", c.setting)
+			w, s := withTokenServer(t, "audience: https://items.example/", c.setting)
 			for _, audience := range c.accepted {
-				w.provider.answers(t, func(c jwt.MapClaims) { c["aud"] = audience })
+				s.gives(func(c jwt.MapClaims) { c["aud"] = audience })
 				if a := w.send(modern("my_server_listItems", `{}`)); a.RPC.Result == nil {
 					t.Errorf("aud %s: %s", audience, a)
 				}
 			}
-			w.provider.answers(t, func(c jwt.MapClaims) { c["aud"] = "https://elsewhere.example/" })
+			s.gives(func(c jwt.MapClaims) { c["aud"] = "https://elsewhere.example/" })
 			w.unacceptable(t, "another aud")
 			got := url.Values{}
 			for _, parameter := range []string{"audience", "resource"} {
-				if values, ok := w.provider.exchanges()[0][parameter]; ok {
+				if values, ok := s.first()[parameter]; ok {
 					got[parameter] = values
 				}
 			}
@@ -125,14 +175,14 @@ func TestOtherThanAsked(t *testing.T) {
 				claims["scope"] = "item:List item:Get"
 				c.change(claims)
 			}
-			w := with(t, twoScopes...)
-			w.provider.answers(t, change)
+			w, s := withTokenServer(t, twoScopes...)
+			s.gives(change)
 			w.unacceptable(t, "by default")
 			if message, _ := w.lastDecision()["message"].(string); !strings.Contains(message, c.reason) {
 				t.Errorf("the audit says %q", message)
 			}
-			w = with(t, append(twoScopes, "          timeout: 2s\n", "          timeout: 2s\n          "+c.accept+"\n")...)
-			w.provider.answers(t, change)
+			w, s = withTokenServer(t, append(twoScopes, "          timeout: 2s\n", "          timeout: 2s\n          "+c.accept+"\n")...)
+			s.gives(change)
 			if a := w.send(modern("my_server_listItems", `{}`)); a.RPC.Result == nil || len(w.items.calls()) != 1 {
 				t.Errorf("accepted: %s", a)
 			}

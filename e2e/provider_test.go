@@ -33,7 +33,7 @@ type provider struct {
 	mu       sync.Mutex
 	override func(w http.ResponseWriter, r *http.Request) bool // takes over the token endpoint
 	logins   []string                                          // scope of the logins
-	forms    []url.Values                                      // requests to exchange a token, as they came
+	forms    []url.Values                                      // token requests, as they came
 	auths    []string                                          // their Authorization headers
 	leaks    *leaks                                            // what becomes of the tokens; nil for nobody's business
 }
@@ -105,7 +105,7 @@ func (p *provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.hideIssued(form.Get("grant_type"), form.Get("audience"), answer.body.Bytes())
 }
 
-// intercept remembers exchanges of tokens (RFC 8693, RFC 7523) and lets a test answer in the server's place.
+// intercept remembers token exchanges and lets a test answer in the server's place.
 func (p *provider) intercept(w http.ResponseWriter, r *http.Request) (url.Values, bool) {
 	body := new(strings.Builder)
 	if _, err := copyBounded(body, r.Body); err != nil {
@@ -113,7 +113,7 @@ func (p *provider) intercept(w http.ResponseWriter, r *http.Request) (url.Values
 	}
 	form, _ := url.ParseQuery(body.String())
 	r.Body = readCloser(body.String())
-	if !isExchange(form.Get("grant_type")) {
+	if !strings.HasSuffix(form.Get("grant_type"), "token-exchange") {
 		return form, false
 	}
 	p.mu.Lock()
@@ -122,11 +122,6 @@ func (p *provider) intercept(w http.ResponseWriter, r *http.Request) (url.Values
 	override := p.override
 	p.mu.Unlock()
 	return form, override != nil && override(w, r)
-}
-
-// isExchange tells the grants by which the gateway swaps an agent's token (RFC 8693, RFC 7523).
-func isExchange(grant string) bool {
-	return strings.HasSuffix(grant, ":token-exchange") || strings.HasSuffix(grant, ":jwt-bearer")
 }
 
 // exchanges are the token exchange requests that arrived.
