@@ -4,7 +4,7 @@ import "time"
 
 // Connector is where tokens for MCP servers come from: an OAuth authorization
 // server or OpenID provider that the gateway is a client of, or, with type sts,
-// the gateway itself.
+// the gateway itself. [providers](providers/README.md) has those of many servers.
 type Connector struct {
 	// Name is what `tokenExchange.idp` refers to. Required, unique.
 	Name string `yaml:"name"`
