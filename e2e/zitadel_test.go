@@ -49,7 +49,7 @@ func newZitadel(t *testing.T) (string, endpoints) {
 	return issuer, at
 }
 
-// TestZitadelOIDC is the second door alone, as the gateway has it: the first one has nothing to verify an opaque token by.
+// TestZitadelOIDC is the second door alone, as the gateway has it. At the first one nothing says whom an opaque token is for.
 func TestZitadelOIDC(t *testing.T) {
 	issuer, at := newZitadel(t)
 	c, err := exchange.New(exchange.Config{WellKnown: issuer + "/.well-known/openid-configuration", ClientID: "web", ClientSecret: "secret", TTLParameter: "-"})
@@ -63,6 +63,9 @@ func TestZitadelOIDC(t *testing.T) {
 	}
 	asIs := func(*exchange.Request) {}
 	admin := newBrowser("test-user@localhost", "verysecure").tokens(t, at, "web", "secret", "openid")
+	if known := introspect(t, at, admin["access_token"].(string)); known["active"] != true || known["sub"] != "id1" || known["aud"] != nil {
+		t.Errorf("what the server knows of an agent's token: %v", known)
+	}
 	var got *exchange.Token
 	await(t, "the metadata", func() bool {
 		got, err = ask(admin, asIs)
