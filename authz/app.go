@@ -15,6 +15,7 @@ import (
 const (
 	RouteHeader   = "x-sallyport-route"   // which route Envoy takes
 	SourceHeader  = "x-sallyport-source"  // the caller's address, for the hub
+	CertHeader    = "x-sallyport-cert"    // Request.Certificate, likewise
 	TicketHeader  = "x-sallyport-ticket"  // what the gate has to tell the hub of a call: see Ticket
 	SessionHeader = "x-sallyport-session" // the session of a message of the 2024-11-05 transport
 	HubRoute      = "hub"

@@ -354,7 +354,7 @@ result["external_message"] := json.marshal(input)
 				"Authorization": "Bearer `+agentToken+`", "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
 				"Mcp-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "open_echo", "X-Two": "a, b", "X-User": "root"}}},
 		"source": {"ip": "192.0.2.7"}, "app": {"name": "open"},
-		"identity": {"issuer": "https://issuer.example", "subject": "ann", "client_id": "agent-1", "actors": ["agent-1"], "scopes": ["mcp"], "claims": {"sub": "ann"}}}`), &want)
+		"identity": {"issuer": "https://issuer.example", "subject": "ann", "client_id": "agent-1", "client_only": false, "binding": "", "actors": ["agent-1"], "scopes": ["mcp"], "claims": {"sub": "ann"}}}`), &want)
 	if err != nil {
 		t.Fatal(err)
 	}

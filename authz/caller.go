@@ -16,7 +16,7 @@ func (c *Call) caller() *Caller { return &Caller{c.identity, c.rawToken} }
 
 // Identify verifies the caller again for the hub, which trusts no header to say who is calling.
 func (g *Gate) Identify(ctx context.Context, r Request) (*Caller, *Reply) {
-	id, raw, rej := g.verify(ctx, r)
+	id, raw, rej := g.verify(ctx, r, token.LookRelayed)
 	if rej != nil {
 		reply := rej.reply(&Call{gate: g, req: r})
 		return nil, &reply

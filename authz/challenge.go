@@ -3,23 +3,48 @@ package authz
 import (
 	"encoding/json"
 	"net/url"
+	"slices"
 	"strings"
 
+	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/authz/token/dpop"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
-// challenge is a 401 that tells the client where to log in (RFC 9728 §5.1). With errorCode "" no credentials were
-// sent, and RFC 6750 §3.1 wants no error then.
-func (g *Gate) challenge(r Request, errorCode, public, reason string) *rejection {
-	params := []string{`resource_metadata="` + g.metadataURL(r) + `"`}
-	if len(g.cfg.Scopes) > 0 {
-		params = append(params, `scope="`+strings.Join(g.cfg.Scopes, " ")+`"`)
+// challenge is a 401 that tells the client where to log in (RFC 9728 §5.1), and by which schemes to present what it gets
+// there. What is wrong is said with the scheme that was used. With errorCode "" no credentials were sent, and RFC 6750
+// §3.1 wants no error then. All is in one field, as many clients read one only.
+func (g *Gate) challenge(r Request, used, errorCode, public, reason string) *rejection {
+	schemes := g.cfg.Bound.schemes()
+	if !slices.Contains(schemes, used) {
+		used = schemes[0]
 	}
-	if errorCode != "" {
-		params = append(params, `error="`+errorCode+`"`, `error_description="`+public+`"`)
+	var challenges []string
+	for _, scheme := range schemes {
+		params := []string{g.metadataParam(r)}
+		if len(g.cfg.Scopes) > 0 {
+			params = append(params, scopeParam(g.cfg.Scopes))
+		}
+		if scheme == used && errorCode != "" {
+			params = append(params, `error="`+errorCode+`"`, `error_description="`+public+`"`)
+		}
+		challenges = append(challenges, challengeOf(scheme, params...))
 	}
-	return denied(401, mcpparse.CodeInvalidRequest, public, reason).
-		with("www-authenticate", "Bearer "+strings.Join(params, ", "))
+	return denied(401, mcpparse.CodeInvalidRequest, public, reason).with("www-authenticate", strings.Join(challenges, ", "))
+}
+
+// challengeOf is one challenge (RFC 9110 §11.6.1). One for DPoP says which algorithms proofs may have (RFC 9449 §7.1).
+func challengeOf(scheme string, params ...string) string {
+	if scheme == token.SchemeDPoP {
+		params = append(params, `algs="`+strings.Join(dpop.Algorithms(), " ")+`"`)
+	}
+	return scheme + " " + strings.Join(params, ", ")
+}
+
+func scopeParam(scopes []string) string { return `scope="` + strings.Join(scopes, " ") + `"` }
+
+func (g *Gate) metadataParam(r Request) string {
+	return `resource_metadata="` + g.metadataURL(r) + `"`
 }
 
 // origin is the scheme and host under which the agent reached us. The host has passed the allow-list.
@@ -60,6 +85,7 @@ func (g *Gate) local(r Request) (Reply, bool) {
 		AuthorizationServers:   issuers,
 		ScopesSupported:        g.cfg.Scopes,
 		BearerMethodsSupported: []string{"header"},
+		boundMetadata:          g.cfg.Bound.metadata(),
 	})
 	if err != nil {
 		return Reply{Status: 500}, true
@@ -77,6 +103,7 @@ type metadata struct {
 	AuthorizationServers   []string `json:"authorization_servers"`
 	ScopesSupported        []string `json:"scopes_supported,omitempty"`
 	BearerMethodsSupported []string `json:"bearer_methods_supported"`
+	boundMetadata
 }
 
 // described returns the endpoint that a metadata path describes: the plain path describes the MCP endpoint, and

@@ -12,10 +12,12 @@ import (
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
-// Verifier turns a bearer token into an identity.
+// Verifier turns a token, and what its sender proves possession by, into an identity.
 type Verifier interface {
-	Verify(ctx context.Context, raw string) (*token.Identity, error)
+	VerifyRequest(ctx context.Context, p token.Presented) (*token.Identity, error)
 	Issuers() []string
+	// Nonce returns a value for DPoP-Nonce, "" when proofs need none.
+	Nonce() string
 }
 
 // Recorder writes the audit. An error means the record is not safe, and the message is refused.
@@ -70,6 +72,7 @@ type Resent struct {
 // Config is what a Gate is made of.
 type Config struct {
 	Tokens    Verifier        // nil: OAuth is off, and every caller is the empty identity
+	Bound     Bound           // what Tokens takes besides bearer tokens
 	Sessions  *session.Sealer // seals sessions, names and tickets
 	Upstreams Upstreams
 	Audit     Recorder

@@ -8,10 +8,10 @@ import (
 // Agents in browsers (Fetch standard, "CORS protocol"). Which origins may read answers is what admit checks anyway.
 
 // browserHeaders are the request fields that a page may send, besides Mcp-Param-*.
-var browserHeaders = []string{"accept", "authorization", "content-type", "last-event-id",
+var browserHeaders = []string{"accept", "authorization", "content-type", "dpop", "last-event-id",
 	"mcp-method", "mcp-name", "mcp-protocol-version", "mcp-session-id"}
 
-const exposedHeaders = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
+const exposedHeaders = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, DPoP-Nonce"
 
 // origin returns the origin of a page that may read the answer; "" when there is none. A session header of another name is
 // the operator's own client's matter.

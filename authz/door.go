@@ -2,14 +2,12 @@ package authz
 
 import (
 	"context"
-	"errors"
 	"mime"
 	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/token"
@@ -64,52 +62,27 @@ func (g *Gate) allow(path string) string {
 	return "GET, POST"
 }
 
-// verify checks the bearer token (RFC 6750 §2.1: the Authorization field is the only place for it).
-func (g *Gate) verify(ctx context.Context, r Request) (*token.Identity, string, *rejection) {
+// verify checks the token (RFC 6750 §2.1: the Authorization field is the only place for it) and, of one that is bound to a
+// key, that its sender holds the key.
+func (g *Gate) verify(ctx context.Context, r Request, look token.Look) (*token.Identity, string, *rejection) {
 	if g.cfg.Tokens == nil {
 		return &token.Identity{}, "", nil
 	}
-	values := r.Header["authorization"]
-	if len(values) == 0 {
-		return nil, "", g.challenge(r, "", "a bearer token is required", "no token")
+	if len(r.Header["authorization"]) == 0 {
+		return nil, "", g.challenge(r, "", "", "a bearer token is required", "no token")
 	}
 	if strings.Contains(r.RawQuery, "access_token=") {
 		return nil, "", denied(400, mcpparse.CodeInvalidRequest, "a token in the query is not accepted", "")
 	}
-	raw, ok := bearer(values)
+	p, ok := g.presented(r, look)
 	if !ok {
-		return nil, "", g.challenge(r, "invalid_token", "the Authorization header is not one bearer token", "")
+		return nil, "", g.challenge(r, "", "invalid_token", "the Authorization header is not one bearer token", "")
 	}
-	id, err := g.cfg.Tokens.Verify(ctx, raw)
-	switch {
-	case errors.Is(err, token.ErrUnavailable):
-		return nil, "", failed(503, "tokens cannot be verified at the moment", err.Error()).retryAfter(5 * time.Second)
-	case err != nil:
-		return nil, "", g.challenge(r, "invalid_token", publicTokenError(err), err.Error())
+	id, err := g.cfg.Tokens.VerifyRequest(ctx, p)
+	if err != nil {
+		return nil, "", g.unverified(r, p.Scheme, err)
 	}
-	return id, raw, nil
-}
-
-// bearer returns the token of a single "Bearer <token>" value: one scheme, one space, one token (RFC 6750 §2.1).
-func bearer(values []string) (string, bool) {
-	if len(values) != 1 {
-		return "", false
-	}
-	scheme, tok, ok := strings.Cut(values[0], " ")
-	return tok, ok && strings.EqualFold(scheme, "bearer") && tok != "" && !strings.ContainsAny(tok, " \t,")
-}
-
-// publicTokenError says which check failed and nothing about how.
-func publicTokenError(err error) string {
-	switch {
-	case errors.Is(err, token.ErrExpired):
-		return "the token has expired"
-	case errors.Is(err, token.ErrAudience):
-		return "the token is not meant for this server"
-	case errors.Is(err, token.ErrIssuer):
-		return "the token's issuer is not trusted here"
-	}
-	return "the token is not valid"
+	return id, p.Token, nil
 }
 
 func (g *Gate) notAllowed(r Request) *rejection {

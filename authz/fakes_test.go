@@ -23,14 +23,22 @@ import (
 
 // One fake for each interface that the gate asks; everything else is real.
 
-// tokens verifies by looking up. Raw tokens that are not in it are invalid.
+// tokens verifies by looking up, and remembers what it was shown. Raw tokens that are not in it are invalid.
 type tokens struct {
 	known   map[string]*token.Identity
 	err     map[string]error
 	issuers []string
+	nonce   string
+
+	mu   sync.Mutex
+	last token.Presented // what was shown
 }
 
-func (f *tokens) Verify(_ context.Context, raw string) (*token.Identity, error) {
+func (f *tokens) VerifyRequest(_ context.Context, p token.Presented) (*token.Identity, error) {
+	f.mu.Lock()
+	f.last = p
+	f.mu.Unlock()
+	raw := p.Token
 	if err := f.err[raw]; err != nil {
 		return nil, err
 	}
@@ -41,6 +49,7 @@ func (f *tokens) Verify(_ context.Context, raw string) (*token.Identity, error) 
 }
 
 func (f *tokens) Issuers() []string { return f.issuers }
+func (f *tokens) Nonce() string     { return f.nonce }
 
 // recorder keeps the records, or fails to.
 type recorder struct {

@@ -82,6 +82,9 @@ func (c *Call) deliver(v Verdict, rec audit.Decision) (Verdict, audit.Decision) 
 func (c *Call) toHub() (Verdict, audit.Decision) {
 	v := Verdict{Route: HubRoute}
 	v.Set = append(c.path(), [2]string{RouteHeader, HubRoute}, [2]string{SourceHeader, c.req.SourceIP})
+	if c.req.Certificate != "" {
+		v.Set = append(v.Set, [2]string{CertHeader, c.req.Certificate})
+	}
 	if c.sse() {
 		v.Set = append(v.Set, [2]string{SessionHeader, sessionOf(c.req.RawQuery)})
 	}

@@ -56,7 +56,7 @@ func (g *Gate) Begin(ctx context.Context, r Request) (*Call, Verdict) {
 	if rej := g.admit(r); rej != nil {
 		return nil, c.settle(c.refuse(rej))
 	}
-	identity, raw, rej := g.verify(ctx, r)
+	identity, raw, rej := g.verify(ctx, r, token.LookFirst)
 	if rej != nil {
 		return nil, c.settle(c.refuse(rej))
 	}
@@ -147,5 +147,6 @@ func (c *Call) settle(v Verdict, rec audit.Decision) Verdict {
 		c.gate.readable(c.req, v.Reply)
 	}
 	v.ID, v.RPCID, v.Origin = c.id, c.msg.ID, c.gate.origin(c.req)
+	c.renew(&v)
 	return v
 }

@@ -30,6 +30,7 @@ func (c *Call) record(outcome audit.Outcome) audit.Decision {
 	}
 	if id := c.identity; id != nil {
 		rec.Subject, rec.ClientID, rec.Actors, rec.Issuer, rec.JTI = id.Subject, id.ClientID, id.Actors, id.Issuer, id.JTI
+		rec.Binding = id.Binding.Method
 	}
 	if c.app != nil && c.msg.Kind == mcpparse.Response {
 		rec.App, rec.Method = c.app.Name, "response"

@@ -47,6 +47,7 @@ type Request struct {
 	Host        string // host[:port], as the host established it
 	Header      Header
 	SourceIP    string // the address that the host established
+	Certificate string // SHA-256 of the TLS client certificate in hex, as the host established it; "" without one
 	EndOfStream bool   // no body follows
 	ID          string // the host's own id of this exchange, "" when it has none
 }
@@ -67,6 +68,8 @@ type Verdict struct {
 
 	// Origin of the page that may read the upstream's answer; "" when no page asked.
 	Origin string
+	// Nonce is the DPoP-Nonce of the upstream's answer (RFC 9449 §8.2); "" for none.
+	Nonce string
 
 	Route  string      // value of the private route header: HubRoute or an App's Route
 	Remove []string    // request headers to remove, before Set

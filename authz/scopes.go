@@ -67,8 +67,7 @@ func (c *Call) insufficientScope(asked []string, message string) *rejection {
 		message = "more scope is required"
 	}
 	needed := union(asked, c.needed())
-	challenge := `Bearer error="insufficient_scope", scope="` + strings.Join(union(needed, c.kept()), " ") +
-		`", resource_metadata="` + c.gate.metadataURL(c.req) + `"`
+	challenge := challengeOf(schemeOf(c.identity), `error="insufficient_scope"`, scopeParam(union(needed, c.kept())), c.gate.metadataParam(c.req))
 	return denied(403, mcpparse.CodeInvalidRequest, message, "insufficient scope: "+strings.Join(needed, " ")).
 		with("www-authenticate", challenge)
 }

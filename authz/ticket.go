@@ -69,7 +69,7 @@ func (g *Gate) OpenTicket(sealed string, caller *Caller, s session.Session, body
 // policy, exchange and record are those of a call of its own. A non-nil Reply is the refusal.
 func (g *Gate) Again(ctx context.Context, r Request, s session.Session, body []byte) (Ticket, *Reply) {
 	c := &Call{gate: g, req: r, id: audit.NewID(), begun: g.cfg.Now(), session: s, version: s.Version, again: true}
-	identity, raw, rej := g.verify(ctx, r)
+	identity, raw, rej := g.verify(ctx, r, token.LookHeld)
 	if rej != nil {
 		reply := c.settle(c.refuse(rej)).Reply
 		return Ticket{}, reply

@@ -63,8 +63,8 @@ func newGateway(t *testing.T) *gateway {
 		"limited":            to("app/up", "x-envoy-upstream-rq-timeout-ms", "300"),
 		"rewritten":          rewritten,
 		"page":               page,
-		"private":            to("app/up", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session"),
-		"private to hub":     to("hub", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session"),
+		"private":            to("app/up", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session", envoy.CertHeader, "cert"),
+		"private to hub":     to("hub", envoy.TicketHeader, "ticket", envoy.SessionHeader, "session", envoy.CertHeader, "cert"),
 		"endpoint":           to("endpoint/old"),
 	})
 	w.config.MessageTimeout = 2 * time.Second

@@ -70,7 +70,7 @@ func extProc(g Gateway) *extprocv3.ExternalProcessor {
 			// The event streams of the legacy era, in which names have to be rewritten.
 			mode(extprocv3.ProcessingMode_BUFFERED, extprocv3.ProcessingMode_SEND, extprocv3.ProcessingMode_STREAMED),
 		},
-		RequestAttributes: []string{"source.address", "request.id"},
+		RequestAttributes: attributes(g),
 		MetadataOptions: &extprocv3.MetadataOptions{
 			ReceivingNamespaces: &extprocv3.MetadataOptions_MetadataNamespaces{Untyped: []string{MetadataNamespace}},
 		},
@@ -87,6 +87,16 @@ func extProc(g Gateway) *extprocv3.ExternalProcessor {
 			},
 		},
 	}
+}
+
+// attributes are what the service is told besides the headers: facts that no
+// client can write.
+func attributes(g Gateway) []string {
+	names := []string{"source.address", "request.id"}
+	if g.TLS != nil && g.TLS.ClientCAFile != "" {
+		names = append(names, "connection.sha256_peer_certificate_digest")
+	}
+	return names
 }
 
 // mode names all the fields: Envoy compares an override with the allowed ones

@@ -43,6 +43,8 @@ const (
 	RouteHeader = "x-sallyport-route"
 	// SourceHeader carries the agent's address to the hub. The service sets it.
 	SourceHeader = "x-sallyport-source"
+	// CertHeader carries the digest of the agent's certificate to the hub. The service sets it.
+	CertHeader = "x-sallyport-cert"
 	// TicketHeader and SessionHeader carry what the service tells its hub.
 	TicketHeader  = "x-sallyport-ticket"
 	SessionHeader = "x-sallyport-session"
@@ -62,6 +64,10 @@ const (
 	// OriginKey holds the origin of the page in a browser that may read the
 	// answer; absent when no page asked.
 	OriginKey = "origin"
+	// NonceKey holds the DPoP-Nonce of the answer, and ExposeKey what a page may
+	// read of an upstream's answer besides. Both are absent when there is nothing.
+	NonceKey  = "nonce"
+	ExposeKey = "expose"
 	// ImmediateKey is true in every message that carries an ImmediateResponse:
 	// its body is then left as it is.
 	ImmediateKey = "imm"

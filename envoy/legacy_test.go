@@ -49,12 +49,13 @@ func rewritten(s *stream) error {
 	}
 }
 
-// page is "app" for a page in a browser, which may read the answer.
+// page is "app" for a page in a browser, which may read the answer, and whose proofs need a nonce.
 func page(s *stream) error {
 	if err := s.proceed(); err != nil {
 		return err
 	}
-	m := metadata(map[string]any{envoy.DecidedKey: true, envoy.OriginKey: "https://inspector.example"})
+	m := metadata(map[string]any{envoy.DecidedKey: true, envoy.OriginKey: "https://inspector.example",
+		envoy.NonceKey: "next", envoy.ExposeKey: "DPoP-Nonce"})
 	return s.release(m, envoy.RouteHeader, s.headers["x-to"])
 }
 
@@ -94,17 +95,18 @@ func (w *gateway) testLimit(t *testing.T) {
 
 // Which pages may read an answer is the service's word, whatever the upstream says.
 func (w *gateway) testPages(t *testing.T) {
-	const open = "content-type: application/json|access-control-allow-origin: *|access-control-allow-credentials: true|access-control-expose-headers: *|content-security-policy: x|link: <x>|"
-	for _, c := range []struct{ script, to, want string }{
-		{"app", "", ""},
-		{"page", "app/up", "https://inspector.example"},
-		{"page", "hub", "https://inspector.example"},
+	const open = "content-type: application/json|access-control-allow-origin: *|access-control-allow-credentials: true|access-control-expose-headers: *|content-security-policy: x|link: <x>|dpop-nonce: the-upstreams|"
+	for _, c := range []struct{ script, to, want, nonce, exposed string }{
+		{"app", "", "", "", ""},
+		{"page", "app/up", "https://inspector.example", "next", "DPoP-Nonce"},
+		{"page", "hub", "https://inspector.example", "next", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, DPoP-Nonce"},
 	} {
 		got := w.post(t, c.script, "/mcp", "x-to", c.to, "x-answer", open)
-		if got.status != 200 || strings.Join(got.header.Values("access-control-allow-origin"), ",") != c.want {
+		if got.status != 200 || strings.Join(got.header.Values("access-control-allow-origin"), ",") != c.want ||
+			strings.Join(got.header.Values("dpop-nonce"), ",") != c.nonce || strings.Join(got.header.Values("access-control-expose-headers"), ",") != c.exposed {
 			t.Errorf("%s: got %+v", c.script, got)
 		}
-		if c.to != "hub" && got.header.Get("access-control-allow-credentials")+got.header.Get("access-control-expose-headers")+got.header.Get("content-security-policy")+got.header.Get("link") != "" {
+		if c.to != "hub" && got.header.Get("access-control-allow-credentials")+got.header.Get("content-security-policy")+got.header.Get("link") != "" {
 			t.Errorf("%s: got %+v", c.script, got)
 		}
 	}
@@ -114,11 +116,11 @@ func (w *gateway) testPages(t *testing.T) {
 
 // What the service tells the hub, upstreams do not see and agents cannot say.
 func (w *gateway) testPrivateHeaders(t *testing.T) {
-	spoof := []string{envoy.TicketHeader, "forged", envoy.SessionHeader, "forged"}
-	for script, want := range map[string]string{"private": "", "app": "", "private to hub": "ticket session", "hub": ""} {
+	spoof := []string{envoy.TicketHeader, "forged", envoy.SessionHeader, "forged", envoy.CertHeader, "forged"}
+	for script, want := range map[string]string{"private": "", "app": "", "private to hub": "ticket session cert", "hub": ""} {
 		w.post(t, script, "/mcp", append(spoof, "x-answer", "content-type: application/json")...)
 		for _, r := range append(w.upstream.take(), w.hub.take()...) {
-			got := strings.TrimSpace(strings.Join(append(r.header.Values(envoy.TicketHeader), r.header.Values(envoy.SessionHeader)...), " "))
+			got := strings.TrimSpace(strings.Join(append(r.header.Values(envoy.TicketHeader), append(r.header.Values(envoy.SessionHeader), r.header.Values(envoy.CertHeader)...)...), " "))
 			if got != want {
 				t.Errorf("%s: got %q, want %q", script, got, want)
 			}

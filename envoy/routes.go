@@ -11,7 +11,7 @@ import (
 var (
 	// internalHeaders are for Envoy and the hub: no upstream sees them. The
 	// last one is Envoy's own addition to an outside request.
-	internalHeaders = []string{RouteHeader, SourceHeader, TicketHeader, SessionHeader, "x-envoy-external-address"}
+	internalHeaders = []string{RouteHeader, SourceHeader, CertHeader, TicketHeader, SessionHeader, "x-envoy-external-address"}
 
 	// withheldHeaders stay between the gateway and an upstream: its sessions,
 	// cookies, challenges, redirections, what names its software, and what a
@@ -26,7 +26,8 @@ var (
 		"nel", "report-to", "reporting-endpoints", "service-worker-allowed", "sourcemap", "x-sourcemap",
 		"speculation-rules", "origin-trial", "timing-allow-origin",
 		"x-accel-redirect", "x-sendfile", // orders to a proxy in front
-		RouteHeader, SourceHeader, TicketHeader, SessionHeader, "x-envoy-decorator-operation",
+		"dpop-nonce", // an upstream's is about the gateway's proofs
+		RouteHeader, SourceHeader, CertHeader, TicketHeader, SessionHeader, "x-envoy-decorator-operation",
 	}
 )
 
@@ -38,7 +39,7 @@ func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 		for _, a := range g.Apps {
 			r := appRoute(a, path, g)
 			r.ResponseHeadersToRemove = withheldHeaders
-			r.ResponseHeadersToAdd = readable()
+			r.ResponseHeadersToAdd = append(readable(), fromMetadata("access-control-expose-headers", ExposeKey))
 			r.TypedPerFilterConfig = map[string]*anypb.Any{customResponseName: typed(refusedAnswers())}
 			routes = append(routes, r)
 		}
@@ -92,7 +93,8 @@ func appRoute(a App, path string, g Gateway) *routev3.Route {
 	}
 }
 
-// hubRoute leaves SourceHeader in place: the hub judges lists by it.
+// hubRoute leaves SourceHeader and CertHeader in place: the hub judges lists by
+// the one, and tokens that are bound to a certificate by the other.
 func hubRoute(path string, g Gateway) *routev3.Route {
 	return &routev3.Route{
 		Name:                   HubRoute,
@@ -100,16 +102,24 @@ func hubRoute(path string, g Gateway) *routev3.Route {
 		Action:                 &routev3.Route_Route{Route: longStream(HubRoute, g)},
 		RequestHeadersToRemove: []string{RouteHeader},
 		ResponseHeadersToAdd: append(readable(),
-			overwrite("access-control-expose-headers", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After")),
+			overwrite("access-control-expose-headers", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, DPoP-Nonce")),
 	}
 }
 
 // readable lets the page in a browser that asked read the answer (Fetch, "CORS
 // protocol"): the one whose origin the service allowed, and no other, whatever
-// the upstream says. Where no page asked the values are empty and not added.
+// the upstream says. An agent whose proofs need a nonce gets the next one.
 func readable() []*corev3.HeaderValueOption {
-	origin := "%DYNAMIC_METADATA(" + MetadataNamespace + ":" + OriginKey + ")%"
-	return []*corev3.HeaderValueOption{overwrite("access-control-allow-origin", origin)}
+	return []*corev3.HeaderValueOption{
+		fromMetadata("access-control-allow-origin", OriginKey),
+		fromMetadata("dpop-nonce", NonceKey),
+	}
+}
+
+// fromMetadata is a header that the service decides. Without its word the value
+// is empty, and the header not added.
+func fromMetadata(name, key string) *corev3.HeaderValueOption {
+	return overwrite(name, "%DYNAMIC_METADATA("+MetadataNamespace+":"+key+")%")
 }
 
 // match wants the exact path and the service's word for it.

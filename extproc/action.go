@@ -23,6 +23,8 @@ const (
 	metadataRPCID   = "rpc_id"  // the message's JSON-RPC id as written
 	metadataReply   = "imm"     // the reply is ours, not Envoy's
 	metadataOrigin  = "origin"  // of the page that may read the answer
+	metadataNonce   = "nonce"   // DPoP-Nonce of the answer
+	metadataExpose  = "expose"  // what the page may read of an upstream's answer besides
 	metadataAgain   = "again"   // … and holds what the upstream answered when it was asked again
 )
 
@@ -71,6 +73,7 @@ func decodeRequest(h *extprocv3.HttpHeaders, m *extprocv3.ProcessingRequest) (au
 	r := authz.Request{
 		Method: pseudo[":method"], Path: path, RawQuery: query, Scheme: pseudo[":scheme"], Host: pseudo[":authority"],
 		Header: header, EndOfStream: h.GetEndOfStream(), SourceIP: sourceIP(header, m),
+		Certificate: attribute(m, "connection.sha256_peer_certificate_digest"),
 	}
 	r.ID, _ = header.Get("x-request-id")
 	if proto, ok := header.Get("x-forwarded-proto"); ok && (proto == "http" || proto == "https") {
@@ -105,16 +108,24 @@ func decodeHeaders(m *corev3.HeaderMap) (authz.Header, map[string]string, error)
 
 // sourceIP is the peer as Envoy established it: its attribute, else the last hop that it appended itself.
 func sourceIP(h authz.Header, m *extprocv3.ProcessingRequest) string {
-	for _, attributes := range m.GetAttributes() {
-		if address := attributes.GetFields()["source.address"].GetStringValue(); address != "" {
-			if host, _, err := net.SplitHostPort(address); err == nil {
-				return host
-			}
-			return address
+	if address := attribute(m, "source.address"); address != "" {
+		if host, _, err := net.SplitHostPort(address); err == nil {
+			return host
 		}
+		return address
 	}
 	forwarded, _ := h.Get("x-forwarded-for")
 	return strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
+}
+
+// attribute is what Envoy says by itself of the connection or the request, "" when it says nothing.
+func attribute(m *extprocv3.ProcessingRequest, name string) string {
+	for _, attributes := range m.GetAttributes() {
+		if value := attributes.GetFields()[name].GetStringValue(); value != "" {
+			return value
+		}
+	}
+	return ""
 }
 
 // encode writes an action as Envoy's answer.
@@ -147,6 +158,12 @@ func encode(a action) *extprocv3.ProcessingResponse {
 	facts[metadataDecided] = true
 	if v.Origin != "" {
 		facts[metadataOrigin] = v.Origin
+	}
+	if v.Nonce != "" {
+		facts[metadataNonce] = v.Nonce
+		if v.Origin != "" {
+			facts[metadataExpose] = "DPoP-Nonce"
+		}
 	}
 	var out *extprocv3.ProcessingResponse
 	if a.answers == wantHeaders {

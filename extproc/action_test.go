@@ -28,20 +28,22 @@ func headersMessage(pairs ...string) *extprocv3.ProcessingRequest {
 }
 
 func TestDecodeRequest(t *testing.T) {
-	good := []string{":method", "POST", ":path", "/mcp?a=b", ":scheme", "http", ":authority", "h:1", "x-forwarded-proto", "https", "x-forwarded-for", "6.6.6.6, 10.0.0.9"}
+	good := []string{":method", "POST", ":path", "/mcp?a=b", ":scheme", "http", ":authority", "h:1", "x-forwarded-proto", "https", "x-forwarded-for", "6.6.6.6, 10.0.0.9",
+		"x-sallyport-cert", "6666", "connection.sha256_peer_certificate_digest", "6666"}
 	ev, err := decode(headersMessage(append(good, "x", "1", "x", "2")...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := ev.(headersEvent).request
-	if r.Path != "/mcp" || r.RawQuery != "a=b" || r.Scheme != "https" || r.Host != "h:1" || r.SourceIP != "10.0.0.9" || len(r.Header["x"]) != 2 {
+	if r.Path != "/mcp" || r.RawQuery != "a=b" || r.Scheme != "https" || r.Host != "h:1" || r.SourceIP != "10.0.0.9" || r.Certificate != "" || len(r.Header["x"]) != 2 {
 		t.Errorf("%+v", r)
 	}
 	withAttribute := headersMessage(good...)
 	withAttribute.Attributes = map[string]*structpb.Struct{"envoy.filters.http.ext_proc": {Fields: map[string]*structpb.Value{
-		"source.address": structpb.NewStringValue("[2001:db8::7]:4711")}}}
+		"source.address": structpb.NewStringValue("[2001:db8::7]:4711"),
+		"connection.sha256_peer_certificate_digest": structpb.NewStringValue("ab12")}}}
 	ev, err = decode(withAttribute)
-	if err != nil || ev.(headersEvent).request.SourceIP != "2001:db8::7" {
+	if err != nil || ev.(headersEvent).request.SourceIP != "2001:db8::7" || ev.(headersEvent).request.Certificate != "ab12" {
 		t.Errorf("source %v, %v", ev, err)
 	}
 	for name, extra := range map[string][]string{"a path twice": append(good, ":path", "/x"), "no method": {":path", "/mcp"}, "no path (CONNECT)": {":method", "CONNECT"}} {

@@ -49,6 +49,7 @@ type Decision struct {
 	Actors          []string
 	Issuer          string
 	JTI             string
+	Binding         string // by which the agent proved that the token is its own: "dpop" or "mtls"; "" for a bearer token
 	ArgumentsSHA256 string
 	Policy          string
 	PolicyDigest    string

@@ -61,6 +61,7 @@ func (d *Decision) encode(buf []byte) line {
 	b.list("actors", d.Actors)
 	b.optional("issuer", d.Issuer)
 	b.optional("jti", d.JTI)
+	b.optional("binding", d.Binding)
 	b.optional("arguments_sha256", d.ArgumentsSHA256)
 	b.optional("policy", d.Policy)
 	b.optional("policy_digest", d.PolicyDigest)

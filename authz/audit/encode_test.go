@@ -73,7 +73,7 @@ func TestWorstCaseFitsALine(t *testing.T) {
 		list[i] = s[:maxList/maxItems]
 	}
 	list[0] = s
-	d := Decision{ID: s, Outcome: Outcome(s), Method: s, App: s, Tool: s, Prompt: s, Resource: s, Subject: s, ClientID: s, Actors: list, Issuer: s, JTI: s,
+	d := Decision{ID: s, Outcome: Outcome(s), Method: s, App: s, Tool: s, Prompt: s, Resource: s, Subject: s, ClientID: s, Actors: list, Issuer: s, JTI: s, Binding: s,
 		ArgumentsSHA256: s, Policy: s, PolicyDigest: s, Message: s, Exchanged: &Exchanged{Audience: list, Scopes: list, JTI: s},
 		SourceIP: s, ProtocolVersion: s, Session: s, Exchange: s}
 	record := d.encode(nil)

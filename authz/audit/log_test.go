@@ -63,7 +63,7 @@ func TestRecords(t *testing.T) {
 	}
 	full := Decision{
 		ID: "c1", Outcome: Allowed, Method: "tools/call", App: "wiki", Tool: "read", Subject: "ann", ClientID: "agent",
-		Actors: []string{"agent", "hub"}, Issuer: "https://as.example", JTI: "j1", ArgumentsSHA256: "44136f", Policy: "p", PolicyDigest: "d",
+		Actors: []string{"agent", "hub"}, Issuer: "https://as.example", JTI: "j1", Binding: "dpop", ArgumentsSHA256: "44136f", Policy: "p", PolicyDigest: "d",
 		Message: "fine", Exchanged: &Exchanged{Audience: []string{"https://up.example/"}, Scopes: []string{"a", "b"}, JTI: "j2", ExpiresIn: 5900 * time.Millisecond},
 		SourceIP: "192.0.2.1", ProtocolVersion: "2025-06-18", Session: "s",
 	}
@@ -83,7 +83,7 @@ func TestRecords(t *testing.T) {
 	}
 	const at = `"time":"2026-03-01T11:00:00.123456789Z"`
 	want := []string{
-		`{"kind":"decision",` + at + `,"id":"c1","outcome":"allowed","method":"tools/call","app":"wiki","tool":"read","subject":"ann","client_id":"agent","actors":["agent","hub"],"issuer":"https://as.example","jti":"j1","arguments_sha256":"44136f","policy":"p","policy_digest":"d","message":"fine","exchanged":{"audience":["https://up.example/"],"scopes":["a","b"],"jti":"j2","expires_in":5},"source_ip":"192.0.2.1","protocol_version":"2025-06-18","session":"s","seq":1,"prev":"` + genesis + `"`,
+		`{"kind":"decision",` + at + `,"id":"c1","outcome":"allowed","method":"tools/call","app":"wiki","tool":"read","subject":"ann","client_id":"agent","actors":["agent","hub"],"issuer":"https://as.example","jti":"j1","binding":"dpop","arguments_sha256":"44136f","policy":"p","policy_digest":"d","message":"fine","exchanged":{"audience":["https://up.example/"],"scopes":["a","b"],"jti":"j2","expires_in":5},"source_ip":"192.0.2.1","protocol_version":"2025-06-18","session":"s","seq":1,"prev":"` + genesis + `"`,
 		`{"kind":"decision",` + at + `,"id":"","outcome":"","method":"","seq":2`,
 		`{"kind":"decision",` + at + `,"id":"c3","outcome":"denied","method":"ping","exchanged":{"expires_in":0},"seq":3`,
 		`{"kind":"decision",` + at + `,"id":"c4","outcome":"allowed","method":"prompts/get","app":"wiki","prompt":"greet","subject":"ann","seq":4`,

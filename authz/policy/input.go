@@ -143,6 +143,8 @@ func derive(id *token.Identity) derived {
 	insert(who, "issuer", text(id.Issuer))
 	insert(who, "subject", text(id.Subject))
 	insert(who, "client_id", text(id.ClientID))
+	insert(who, "client_only", ast.BooleanTerm(id.ClientOnly))
+	insert(who, "binding", text(id.Binding.Method))
 	insert(who, "actors", texts(id.Actors))
 	insert(who, "scopes", texts(id.Scopes))
 	insert(who, "claims", ast.NewTerm(claims))
@@ -168,7 +170,7 @@ func text(s string) *ast.Term { return ast.StringTerm(s) }
 var names = func() map[string]*ast.Term {
 	terms := map[string]*ast.Term{}
 	for _, s := range []string{
-		"actors", "app", "arguments", "claims", "client_id", "headers", "host", "http", "identity", "ip", "issuer", "mcp", "method",
+		"actors", "app", "arguments", "binding", "claims", "client_id", "client_only", "headers", "host", "http", "identity", "ip", "issuer", "mcp", "method",
 		"name", "params", "path", "prompt", "protocol_version", "request", "resource", "scopes", "source", "subject", "tool", "uri",
 	} {
 		terms[s] = text(s)

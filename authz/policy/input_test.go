@@ -16,7 +16,7 @@ result := {"allowed": false, "external_message": json.marshal(input)}`
 
 func TestDocument(t *testing.T) {
 	identity := &token.Identity{
-		Issuer: "https://as.example", Subject: "ann", ClientID: "agent", Actors: []string{"agent", "hub"}, Scopes: []string{"a", "b"},
+		Issuer: "https://as.example", Subject: "ann", ClientID: "agent", ClientOnly: true, Binding: token.Binding{Method: token.MethodDPoP, Thumbprint: "t"}, Actors: []string{"agent", "hub"}, Scopes: []string{"a", "b"},
 		Claims: map[string]any{"sub": "ann", "exp": json.Number("1767225600"), "groups": []any{"x"}, "act": map[string]any{"sub": "agent"}, "admin": false, "none": nil},
 	}
 	http := HTTP{Method: "POST", Path: "/mcp", Host: "gateway.example", Headers: map[string]string{"Accept": "a, b"}}
@@ -29,7 +29,7 @@ func TestDocument(t *testing.T) {
 		"tool": {
 			Input{Method: "tools/call", ProtocolVersion: "2026-07-28", Tool: &Tool{"read", []byte(`{"n":1.50,"s":"\u00e9\"","l":[true,false,null,{}],"input":{"identity":1}}`)}, Identity: identity},
 			`{"request":{"mcp":{"method":"tools/call","protocol_version":"2026-07-28","tool":{"params":{"name":"read","arguments":{"n":1.50,"s":"é\"","l":[true,false,null,{}],"input":{"identity":1}}}}},` + rest +
-				`,"identity":{"issuer":"https://as.example","subject":"ann","client_id":"agent","actors":["agent","hub"],"scopes":["a","b"],"claims":{"sub":"ann","exp":1767225600,"groups":["x"],"act":{"sub":"agent"},"admin":false,"none":null}}}`,
+				`,"identity":{"issuer":"https://as.example","subject":"ann","client_id":"agent","client_only":true,"binding":"dpop","actors":["agent","hub"],"scopes":["a","b"],"claims":{"sub":"ann","exp":1767225600,"groups":["x"],"act":{"sub":"agent"},"admin":false,"none":null}}}`,
 		},
 		"no arguments": {
 			Input{Method: "tools/call", Tool: &Tool{Name: "read"}},
@@ -46,7 +46,7 @@ func TestDocument(t *testing.T) {
 		"neither": {
 			Input{Method: "ping", Identity: &token.Identity{}},
 			`{"request":{"mcp":{"method":"ping","protocol_version":""},` + rest +
-				`,"identity":{"issuer":"","subject":"","client_id":"","actors":[],"scopes":[],"claims":{}}}`,
+				`,"identity":{"issuer":"","subject":"","client_id":"","client_only":false,"binding":"","actors":[],"scopes":[],"claims":{}}}`,
 		},
 	}
 	for name, tt := range tests {
@@ -90,7 +90,7 @@ func TestPartsEqualTheWhole(t *testing.T) {
 	in.Identity = &token.Identity{Subject: "ann"}
 	for _, path := range []string{
 		"request.mcp.tool.params.arguments.a[0]", "request.mcp.tool.params.name", "request.http.headers.Authorization", "request.http.host",
-		"identity.subject", "identity.claims", "identity.actors", "source.ip", "app.name", "request.mcp.method", "request.mcp.protocol_version",
+		"identity.subject", "identity.client_only", "identity.binding", "identity.claims", "identity.actors", "source.ip", "app.name", "request.mcp.method", "request.mcp.protocol_version",
 	} {
 		named := mustCompile(t, rules(`result := {"allowed": false, "external_message": json.marshal(input.`+path+`)}`)).Decide(t.Context(), in)
 		whole := mustCompile(t, rules(`pick(x) := x.`+path, `result := {"allowed": false, "external_message": json.marshal(pick(input))}`)).Decide(t.Context(), in)

@@ -43,7 +43,8 @@ type names struct {
 	refuse  map[string]bool
 }
 
-func (n *names) Verify(_ context.Context, raw string) (*token.Identity, error) {
+func (n *names) VerifyRequest(_ context.Context, p token.Presented) (*token.Identity, error) {
+	raw := p.Token
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.refuse[raw] {
@@ -55,6 +56,7 @@ func (n *names) Verify(_ context.Context, raw string) (*token.Identity, error) {
 	return n.known[raw], nil
 }
 
+func (*names) Nonce() string     { return "" }
 func (*names) Issuers() []string { return []string{"https://as.example"} }
 
 // later is a hub that is there when it is asked.

@@ -132,6 +132,7 @@ func request(r *http.Request) authz.Request {
 		Host:        r.Host,
 		Header:      header,
 		SourceIP:    source,
+		Certificate: r.Header.Get(authz.CertHeader),
 		EndOfStream: r.ContentLength == 0,
 	}
 }

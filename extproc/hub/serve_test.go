@@ -52,9 +52,9 @@ func TestRequestAsTheGateSeesIt(t *testing.T) {
 	var got authz.Request
 	gate := &recordingGate{testGate: apps(), got: &got}
 	h := newHub(t, apps(), egress{}, func(c *Config) { c.Gate = func() Gate { return gate } })
-	ask(h, "alice", "POST", "{}", "X-Sallyport-Source", "192.0.2.1", "X-Sallyport-Route", "hub", "X-Forwarded-Proto", "https")
+	ask(h, "alice", "POST", "{}", "X-Sallyport-Source", "192.0.2.1", "X-Sallyport-Cert", "ab12", "X-Sallyport-Route", "hub", "X-Forwarded-Proto", "https")
 	want := authz.Request{
-		Method: "POST", Path: "/mcp", Scheme: "https", Host: "gateway.example", SourceIP: "192.0.2.1",
+		Method: "POST", Path: "/mcp", Scheme: "https", Host: "gateway.example", SourceIP: "192.0.2.1", Certificate: "ab12",
 		Header: authz.Header{"authorization": {"Bearer alice"}, "content-type": {"application/json"}, "x-forwarded-proto": {"https"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
