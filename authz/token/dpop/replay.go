@@ -9,7 +9,7 @@ import (
 )
 
 // Replays remembers which proofs have been used (RFC 9449 §11.1). Replicas that share one refuse each other's replays;
-// "SET key 1 NX PXAT until" is all that a store has to do.
+// "SET key 1 NX PX remaining" is all that a store has to do.
 type Replays interface {
 	// Use marks jti as used by the key with the thumbprint, until the time given at least, and reports whether this was
 	// the first use. Of concurrent calls one is first. An error means that this cannot be told, and the proof is

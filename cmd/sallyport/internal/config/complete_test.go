@@ -79,9 +79,13 @@ func completeProvider() config.MCPProvider {
 				AllowPlainHTTP:    true, RefreshInterval: time.Hour,
 				TokenValidation: config.TokenValidation{
 					ExpectedAudiences: []string{"https://gateway.example.com/", audience},
-					Method:            "jwt", JWT: config.JWT{ClockSkew: 0},
+					Method:            "introspection", JWT: config.JWT{ClockSkew: 0},
+					Introspection: config.Introspection{Endpoint: "http://idp.internal/introspect", ClientID: "gateway", ClientSecret: clientSecret,
+						AuthMethod: "client_secret_post", Tokens: "all", CacheTTL: 10 * time.Second, Timeout: 3 * time.Second},
+					Clients: []string{"desktop", "cli"}, MaxLifetime: time.Hour, Binding: "required",
 				},
 			}},
+			DPoP: config.DPoP{ProofAge: 30 * time.Second, RequireNonce: true, NonceLifetime: time.Minute},
 		}},
 	}
 }

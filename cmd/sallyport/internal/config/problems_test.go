@@ -254,11 +254,35 @@ var problems = map[string][]string{
 		`22:14: << is a map of keys, not a single value`,
 	},
 	"method-introspection.bad": {
-		`13:21: method: introspection is not supported yet; use jwt`,
+		`13:21: introspection.clientID is missing; write the gateway's client id`,
+		`13:21: introspection.clientSecret is missing; add it as <namespace.key>`,
 	},
 	"method-unknown.bad": {
-		`13:21: method: "paseto" is not supported; use jwt`,
+		`13:21: method: "paseto" is not supported; use jwt or introspection`,
 		`14:30: clockSkew must be from 0s to 5m; expired tokens are accepted that long`,
+	},
+	"introspection.bad": {
+		`15:25: endpoint: "http://idp.example.com/introspect" is plain http beyond loopback; use https, or allowPlainHTTP: true beside it on a closed network`,
+		`16:25: introspection.clientID is missing; write the gateway's client id`,
+		`18:27: authMethod: unknown value "private_key_jwt"; use one of client_secret_basic, client_secret_post`,
+		`19:23: tokens: unknown value "both"; use one of all, jwt, opaque`,
+		`20:25: cacheTTL must be from 0s to 30s; revoked tokens are accepted that long`,
+		`21:24: timeout must be longer than zero and at most 10s`,
+		`26:13: introspection belongs to method introspection; write method: introspection, or remove it`,
+	},
+	"introspection-twice.bad": {
+		`22:23: opaque tokens do not say whose they are, and those of the server on line 11 are introspected already; write tokens: jwt for one of the two`,
+	},
+	"binding.bad": {
+		`13:23: an entry of clients is empty; remove it`,
+		`13:32: "cli" is twice in clients; remove one`,
+		`14:26: maxLifetime must be at least 1s; remove it for no limit`,
+		`15:22: binding: unknown value "dpop"; use one of none, optional, required`,
+		`18:19: dpop.proofAge must be from 1s to 10m; each used proof is remembered that long`,
+		`19:24: dpop.nonceLifetime must be from 1s to 1h`,
+	},
+	"dpop-unused": {
+		`14:7: warning: dpop has no effect while binding is none for every server; write binding: optional or required`,
 	},
 	"namespace-characters.bad": {
 		`18:13: toolNamespace.name: "files/" is not 1 to 64 characters of A-Z a-z 0-9 _ . -`,

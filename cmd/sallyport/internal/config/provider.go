@@ -118,6 +118,30 @@ type OAuth struct {
 	// one when Enabled. A token is accepted by the server that is its issuer,
 	// under that server's rules only.
 	Servers []AuthorizationServer `yaml:"servers"`
+
+	// DPoP is how proofs of possession (RFC 9449) are judged, where the `binding`
+	// of a server lets them count.
+	DPoP DPoP `yaml:"dpop"`
+}
+
+// DPoP is how strict the gateway is about proofs of possession. A proof is good
+// for one request: for its method, and for the scheme, host and path under which
+// Envoy was reached. TLS must therefore end at Envoy, not in front of it. Replicas
+// refuse each other's replays if they share a `session.store` that evicts nothing;
+// without the store DPoP is then answered 503.
+type DPoP struct {
+	// ProofAge is how far the time of a proof may be from the gateway's, before and
+	// after. From 1s to 10m, default 60s.
+	ProofAge time.Duration `yaml:"proofAge"`
+
+	// RequireNonce demands a nonce of the gateway's in every proof, so that nobody
+	// can make proofs ahead of their time. An agent's first request is then refused
+	// with 401 `use_dpop_nonce`, and every answer brings the next nonce. Replicas
+	// need the same `session.key`. Default false.
+	RequireNonce bool `yaml:"requireNonce"`
+
+	// NonceLifetime is how long a nonce is good. From 1s to 1h, default 5m.
+	NonceLifetime time.Duration `yaml:"nonceLifetime"`
 }
 
 // AuthorizationServer is an issuer of agents' tokens.
@@ -147,20 +171,76 @@ type TokenValidation struct {
 	// is no wildcard.
 	ExpectedAudiences []string `yaml:"expectedAudiences"`
 
-	// Method must be jwt, the default: tokens are verified locally with the
-	// server's published keys.
+	// Method is jwt, the default: tokens are verified locally with the server's
+	// published keys. Or it is introspection: the server is also asked about tokens
+	// (RFC 7662), which makes revocation count, and opaque tokens possible.
 	Method string `yaml:"method"`
 
-	// JWT are the details of that method.
+	// JWT are the details of local verification.
 	JWT JWT `yaml:"jwt"`
+
+	// Introspection are the details of asking the server. Required with method
+	// introspection, and not allowed without.
+	Introspection Introspection `yaml:"introspection"`
+
+	// Clients are the agents' clients whose tokens are accepted: values of
+	// `client_id`, else `azp`; both if a token has both. Default: any, also none.
+	Clients []string `yaml:"clients"`
+
+	// MaxLifetime refuses tokens that were issued for longer, by their `exp` and
+	// `iat`, and those without `iat`. At least 1s. Default: no limit.
+	MaxLifetime time.Duration `yaml:"maxLifetime"`
+
+	// Binding is what is made of tokens that are bound to a key of the agent's by
+	// `cnf`: with `jkt` to that of DPoP proofs (RFC 9449), with `x5t#S256` to a TLS
+	// client certificate (RFC 8705), for which the profile of `http.tls` has to ask.
+	// none, the default, refuses them. optional accepts them with their proof, and
+	// plain bearer tokens too. required accepts them with their proof and nothing
+	// else, so that a stolen token is of no use.
+	Binding string `yaml:"binding" enum:"none,optional,required"`
 }
 
 // JWT are the details of local token verification.
 type JWT struct {
 	// ClockSkew is how far the server's clock may be off: added to `exp` and
-	// subtracted from `nbf`. From 0s to 5m, default 15s. A stolen token lives
-	// that much longer.
+	// subtracted from `nbf`, also in what the server says of a token. From 0s to
+	// 5m, default 15s. A stolen token lives that much longer.
 	ClockSkew time.Duration `yaml:"clockSkew"`
+}
+
+// Introspection is how an authorization server is asked about tokens (RFC 7662).
+// Its answer has to say everything that a token would: without `active: true`,
+// `sub` and an expected `aud` the message is refused with 401. When the server
+// cannot answer, it is 503.
+type Introspection struct {
+	// Endpoint is where to ask. Default: the `introspection_endpoint` of the
+	// server's metadata, if it has the scheme, host and port of
+	// `wellKnownEndpoint`. Plain http only on loopback, unless AllowPlainHTTP.
+	Endpoint string `yaml:"endpoint"`
+
+	// ClientID is the gateway's client id there. Required.
+	ClientID string `yaml:"clientID"`
+
+	// ClientSecret authenticates the gateway, best as a reference:
+	// <gateway.introspectionSecret>. Required.
+	ClientSecret Secret `yaml:"clientSecret"`
+
+	// AuthMethod is how the secret is sent. Default client_secret_basic.
+	AuthMethod string `yaml:"authMethod" enum:"client_secret_basic,client_secret_post"`
+
+	// Tokens are those that the server is asked about: opaque, the default, which
+	// are all that are no JWTs, and JWTs too if the server publishes no keys; jwt,
+	// which are JWTs that have been verified locally; or all. Opaque tokens do not
+	// name their issuer, so only one server can have them.
+	Tokens string `yaml:"tokens" enum:"opaque,jwt,all"`
+
+	// CacheTTL is how long an answer is used again, never beyond the token's life.
+	// That long a revoked token still works. From 0s, the default, with which every
+	// message asks, some of them twice, to 30s.
+	CacheTTL time.Duration `yaml:"cacheTTL"`
+
+	// Timeout is for one question. More than zero and at most 10s, default 2s.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 func (p *MCPProvider) setDefaults() { p.Enabled = true }
@@ -193,5 +273,15 @@ func (o *OAuth) setDefaults() {
 }
 
 func (s *AuthorizationServer) setDefaults() { s.RefreshInterval = 24 * time.Hour }
-func (t *TokenValidation) setDefaults()     { t.Method = "jwt" }
+func (t *TokenValidation) setDefaults()     { t.Method, t.Binding = "jwt", "none" }
 func (j *JWT) setDefaults()                 { j.ClockSkew = 15 * time.Second }
+
+func (d *DPoP) setDefaults() {
+	d.ProofAge = time.Minute
+	d.NonceLifetime = 5 * time.Minute
+}
+
+func (i *Introspection) setDefaults() {
+	i.AuthMethod, i.Tokens = "client_secret_basic", "opaque"
+	i.Timeout = 2 * time.Second
+}

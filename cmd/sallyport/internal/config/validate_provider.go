@@ -62,6 +62,8 @@ func (c *checker) oauth(o *OAuth) {
 		c.positive(&s.RefreshInterval, "refreshInterval")
 		c.validation(s)
 	}
+	c.opaque(o)
+	c.dpop(o)
 }
 
 func (c *checker) validation(s *AuthorizationServer) {
@@ -75,12 +77,10 @@ func (c *checker) validation(s *AuthorizationServer) {
 			c.errorf(c.place(&t.ExpectedAudiences[i]), "expectedAudiences: there is no wildcard; list the audiences themselves")
 		}
 	}
-	switch t.Method {
-	case "jwt":
-	case "introspection":
-		c.errorf(c.place(&t.Method), "method: introspection is not supported yet; use jwt")
-	default:
-		c.errorf(c.place(&t.Method), "method: %s is not supported; use jwt", c.show(&t.Method))
+	c.introspection(s)
+	c.unique(t.Clients, "clients")
+	if life := &t.MaxLifetime; c.place(life) != nil && *life < time.Second {
+		c.errorf(c.place(life), "maxLifetime must be at least 1s; remove it for no limit")
 	}
 	if skew := &t.JWT.ClockSkew; *skew < 0 || *skew > 5*time.Minute {
 		c.errorf(c.place(skew), "clockSkew must be from 0s to 5m; expired tokens are accepted that long")

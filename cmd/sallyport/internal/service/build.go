@@ -18,6 +18,7 @@ import (
 	"github.com/sallyport/sallyport/authz/policy"
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/authz/token/dpop"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/exchange"
@@ -63,6 +64,11 @@ func messageTimeout(cfg *config.Config) time.Duration {
 			longest = max(longest, x.Timeout)
 		}
 	}
+	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
+		if s.TokenValidation.Method == "introspection" {
+			longest = max(longest, s.TokenValidation.Introspection.Timeout)
+		}
+	}
 	return longest + 5*time.Second // a policy, and a session to open at the upstream
 }
 
@@ -105,15 +111,15 @@ func origin(cfg *config.Config) string {
 	return scheme + "://" + host
 }
 
-func newVerifier(cfg *config.Config, log *slog.Logger) (*token.Verifier, error) {
+// newVerifier makes what verifies agents' tokens. Used proofs are remembered in proofs, nil for this process's memory.
+func newVerifier(cfg *config.Config, proofs dpop.Replays, log *slog.Logger) (*token.Verifier, error) {
 	oauth := cfg.MCPProvider.Authorization.OAuth
 	if !oauth.Enabled {
 		return nil, nil
 	}
-	c := token.Config{Log: log}
-	for _, s := range oauth.Servers {
-		c.Issuers = append(c.Issuers, token.IssuerConfig{WellKnown: s.WellKnownEndpoint, RefreshInterval: s.RefreshInterval,
-			Audiences: s.TokenValidation.ExpectedAudiences, ClockSkew: s.TokenValidation.JWT.ClockSkew, AllowPlainHTTP: s.AllowPlainHTTP})
+	c := token.Config{Log: log, DPoP: dpopConfig(cfg, proofs)}
+	for i := range oauth.Servers {
+		c.Issuers = append(c.Issuers, issuerConfig(&oauth.Servers[i]))
 	}
 	return token.New(c)
 }
@@ -288,12 +294,16 @@ func timeouts(a *config.App) (authz.Timeouts, error) {
 
 // newSealer seals session ids with the configured key, or with one that lives as long as the process.
 func newSealer(cfg *config.Config) (*session.Sealer, error) {
+	return session.NewSealer(sessionKey(cfg))
+}
+
+func sessionKey(cfg *config.Config) []byte {
 	key := []byte(cfg.Session.Key.Reveal())
 	if len(key) == 0 {
 		key = make([]byte, session.MinKeyBytes)
 		rand.Read(key)
 	}
-	return session.NewSealer(key)
+	return key
 }
 
 // storeDeadline bounds the first word with the session store. One that is away at the start is an error of the

@@ -95,6 +95,9 @@ func secrets(cfg *config.Config) []config.Secret {
 			out = append(out, c.AdditionalParameters[name])
 		}
 	}
+	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
+		out = append(out, s.TokenValidation.Introspection.ClientSecret)
+	}
 	if cfg.AuthProvider != nil {
 		for _, c := range cfg.AuthProvider.Clients {
 			out = append(out, c.Secret)

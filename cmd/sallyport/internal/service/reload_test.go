@@ -56,6 +56,8 @@ func TestReload(t *testing.T) {
 		{"the old transport", "c.yaml", "    sse:\n      enabled: true", "    sse:\n      enabled: false", true},
 		{"namespace", "c.yaml", "name: open_", "name: other_", true},
 		{"session header", "c.yaml", "X-Session-Id", "X-Other", true},
+		{"secret for questions", "secrets.yaml", "first-secret-for-questions", "other-secret-for-questions", true},
+		{"binding", "c.yaml", "            method: introspection\n", "            method: introspection\n            binding: optional\n", true},
 		{"session key", "secrets.yaml", "0123456789abcdef0123456789abcdef", "fedcba9876543210fedcba9876543210", true},
 		{"a client of the embedded server", "secrets.yaml", "first-secret-of-client", "other-secret-of-client", true},
 		{"users of the embedded server", "c.yaml", "subject: ann", "subject: bob", true},

@@ -78,9 +78,6 @@ func New(o Options) (*Service, error) {
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
 		return nil, err
 	}
-	if s.verifier, err = newVerifier(o.Config, o.Log); err != nil {
-		return nil, err
-	}
 	if s.sealer, err = newSealer(o.Config); err != nil {
 		return nil, err
 	}
@@ -96,6 +93,9 @@ func New(o Options) (*Service, error) {
 	s.metrics = authz.NewMetrics(s.registry)
 	s.processor = extproc.NewServer(o.Log)
 	if s.store, err = newStore(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	if s.verifier, err = newVerifier(o.Config, sharedProofs(s.store), o.Log); err != nil {
 		return nil, err
 	}
 	if s.hub, err = s.newHub(); err != nil {
@@ -192,7 +192,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 		MaxRequestBytes: int64(cfg.HTTP.MaxRequestBytes),
 	}
 	if s.verifier != nil {
-		c.Tokens = s.verifier
+		c.Tokens, c.Bound = s.verifier, bound(cfg)
 	}
 	for i := range cfg.Apps {
 		app, err := newApp(&cfg.Apps[i], s.sources)

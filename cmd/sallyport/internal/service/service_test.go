@@ -58,6 +58,8 @@ mcpProvider:
         - wellKnownEndpoint: https://two.example/.well-known/oauth-authorization-server
           tokenValidation:
             expectedAudiences: [https://gateway.example/mcp]
+            method: introspection
+            introspection: {clientID: gateway, clientSecret: "<gateway.introspection>"}
 apps:
   - name: items
     type: mcpProxy
@@ -128,7 +130,7 @@ func newFiles(t testing.TB) files {
 	f := files{t, t.TempDir()}
 	f.write("c.yaml", twoApps)
 	f.write("items.rego", "package orchestrator\nresult[\"allowed\"] := true\n")
-	f.write("secrets.yaml", "secrets:\n  gateway.clientSecret: first-secret-of-gateway\n  sts.secret: first-secret-of-client\n  sallyport.sessionKey: 0123456789abcdef0123456789abcdef\n")
+	f.write("secrets.yaml", "secrets:\n  gateway.clientSecret: first-secret-of-gateway\n  gateway.introspection: first-secret-for-questions\n  sts.secret: first-secret-of-client\n  sallyport.sessionKey: 0123456789abcdef0123456789abcdef\n")
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
