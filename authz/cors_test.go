@@ -23,8 +23,8 @@ func TestPreflight(t *testing.T) {
 		headers string
 	}{
 		{name: "the endpoint", path: "/mcp", status: 204, methods: "GET, POST, DELETE"},
-		{name: "what a page sends", path: "/mcp", pairs: []string{headers, "Authorization, content-type,MCP-Session-Id,mcp-param-Region, x-custom, cookie"}, status: 204,
-			methods: "GET, POST, DELETE", headers: "authorization, content-type, mcp-session-id, mcp-param-region"},
+		{name: "what a page sends", path: "/mcp", pairs: []string{headers, "Authorization, DPoP, content-type,MCP-Session-Id,mcp-param-Region, x-custom, cookie"}, status: 204,
+			methods: "GET, POST, DELETE", headers: "authorization, dpop, content-type, mcp-session-id, mcp-param-region"},
 		{name: "nothing that is granted", path: "/mcp", pairs: []string{headers, "x-custom"}, status: 204, methods: "GET, POST, DELETE"},
 		{name: "no sessions", path: "/mcp", change: func(w *world) { w.cfg.SessionHeader = "" }, status: 204, methods: "POST"},
 		{name: "the old stream", path: "/mcp/sse", status: 204, methods: "GET"},

@@ -198,6 +198,11 @@ func TestIntrospection(t *testing.T) {
 	if n := len(w.open.calls()); n != reached+2 {
 		t.Errorf("%d calls arrived, want %d", n, reached+2)
 	}
+	for _, want := range []string{`sallyport_introspections_total{issuer="` + i.URL + `"} `, `sallyport_introspection_failures_total{issuer="` + i.URL + `"} `} {
+		if metrics := w.metrics(); !strings.Contains(metrics, want) || strings.Contains(metrics, want+"0\n") {
+			t.Errorf("missing, or nothing: %s", want)
+		}
+	}
 	w.keepsSecrets(opaque, oracleSecret, url.QueryEscape(oracleSecret), w.token)
 }
 

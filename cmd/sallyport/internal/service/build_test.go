@@ -276,7 +276,7 @@ func TestKeySets(t *testing.T) {
 	if err != nil {
 		t.Fatalf("two issuers that are not known yet: %v", err)
 	}
-	if len(families) != 4 || len(families[0].GetMetric()) != 2 {
+	if len(families) != 6 || len(families[0].GetMetric()) != 2 {
 		t.Errorf("%v", families)
 	}
 }
