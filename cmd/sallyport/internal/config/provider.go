@@ -209,13 +209,14 @@ type JWT struct {
 }
 
 // Introspection is how an authorization server is asked about tokens (RFC 7662).
-// Its answer has to say everything that a token would: without `active: true`,
-// `sub` and an expected `aud` the message is refused with 401. When the server
+// Of an opaque token its answer has to say everything that a JWT would: without
+// `active: true`, `sub` and an expected `aud` the message is refused with 401. Of a
+// JWT it has to say `active: true`, and to contradict nothing. When the server
 // cannot answer, it is 503.
 type Introspection struct {
 	// Endpoint is where to ask. Default: the `introspection_endpoint` of the
 	// server's metadata, if it has the scheme, host and port of
-	// `wellKnownEndpoint`. Plain http only on loopback, unless AllowPlainHTTP.
+	// `wellKnownEndpoint`. Plain http only on loopback, unless `allowPlainHTTP`.
 	Endpoint string `yaml:"endpoint"`
 
 	// ClientID is the gateway's client id there. Required.
