@@ -219,7 +219,8 @@ type Introspection struct {
 	// `wellKnownEndpoint`. Plain http only on loopback, unless `allowPlainHTTP`.
 	Endpoint string `yaml:"endpoint"`
 
-	// ClientID is the gateway's client id there. Required.
+	// ClientID is the gateway's client id there. Required. Some servers, Keycloak
+	// among them, call a token active only to clients that are in its `aud`.
 	ClientID string `yaml:"clientID"`
 
 	// ClientSecret authenticates the gateway, best as a reference:
