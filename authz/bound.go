@@ -93,7 +93,7 @@ func (g *Gate) unverified(r Request, scheme string, err error) *rejection {
 	case errors.Is(err, token.ErrProof):
 		return g.unproven(r, "invalid_dpop_proof", "the DPoP proof is missing, or not for this request", err)
 	}
-	return g.challenge(r, scheme, "invalid_token", publicTokenError(err), err.Error())
+	return g.tokenRefused(r, scheme, err)
 }
 
 // unproven is a 401 about a proof, not about its token (RFC 9449 §7.1 and §9).
@@ -107,6 +107,8 @@ func publicTokenError(err error) string {
 	switch {
 	case errors.Is(err, token.ErrExpired):
 		return "the token has expired"
+	case errors.Is(err, token.ErrRevoked):
+		return "the token has been revoked"
 	case errors.Is(err, token.ErrAudience):
 		return "the token is not meant for this server"
 	case errors.Is(err, token.ErrIssuer):

@@ -214,8 +214,11 @@ func (c *Call) openSession(ctx context.Context, id string) *rejection {
 			return failed(503, "sessions cannot be looked up at the moment", err.Error()).retryAfter(time.Second)
 		}
 	}
-	if !live {
-		return denied(404, mcpparse.CodeInvalidRequest, "session not found; send initialize again", "session unknown, ended, or another caller's")
+	switch {
+	case !live:
+		return noSession("session unknown, ended, or another caller's")
+	case c.gate.cfg.Revocations.Ended(c.identity, s):
+		return c.gate.sessionRevoked()
 	}
 	c.session = s
 	if c.version == "" {

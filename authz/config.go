@@ -71,14 +71,15 @@ type Resent struct {
 
 // Config is what a Gate is made of.
 type Config struct {
-	Tokens    Verifier        // nil: OAuth is off, and every caller is the empty identity
-	Bound     Bound           // what Tokens takes besides bearer tokens
-	Sessions  *session.Sealer // seals sessions, names and tickets
-	Upstreams Upstreams
-	Audit     Recorder
-	Metrics   *Metrics
-	Log       *slog.Logger
-	Now       func() time.Time // nil: time.Now
+	Tokens      Verifier        // nil: OAuth is off, and every caller is the empty identity
+	Bound       Bound           // what Tokens takes besides bearer tokens
+	Sessions    *session.Sealer // seals sessions, names and tickets
+	Upstreams   Upstreams
+	Revocations Revocations // nil: nothing is ever revoked
+	Audit       Recorder
+	Metrics     *Metrics
+	Log         *slog.Logger
+	Now         func() time.Time // nil: time.Now
 
 	Apps []*App
 
@@ -115,6 +116,9 @@ func New(cfg Config) (*Gate, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.Revocations == nil {
+		cfg.Revocations = NothingRevoked{}
 	}
 	g := &Gate{cfg: cfg, hosts: newHostRules(cfg)}
 	for _, a := range cfg.Apps {

@@ -116,6 +116,9 @@ func (c *Call) judge(ctx context.Context, body []byte) (Verdict, audit.Decision)
 	if rej := c.exchange(ctx); rej != nil {
 		return c.refuse(rej)
 	}
+	if rej := c.revoked(); rej != nil { // since the request came
+		return c.refuse(rej)
+	}
 
 	// Verdict: name spliced, headers rebuilt, route chosen.
 	return c.toUpstream()

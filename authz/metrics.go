@@ -13,6 +13,7 @@ import (
 // them or an upstream lists them, never because a client said so.
 type Metrics struct {
 	calls            *prometheus.CounterVec
+	revoked          prometheus.Counter
 	decisionDuration prometheus.Histogram
 	policyDuration   *prometheus.HistogramVec
 	exchangeDuration *prometheus.HistogramVec
@@ -24,6 +25,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 	m := &Metrics{
 		calls: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "sallyport_calls_total",
 			Help: "Messages judged, by app, tool and outcome (allowed, denied, error)."}, []string{"app", "tool", "outcome"}),
+		revoked: prometheus.NewCounter(prometheus.CounterOpts{Name: "sallyport_revoked_requests_total",
+			Help: "Requests refused because their token, or their session, has been revoked."}),
 		decisionDuration: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "sallyport_decision_duration_seconds",
 			Help: "Time from a request's headers to its verdict, waiting for the body included.", Buckets: buckets}),
 		policyDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_policy_duration_seconds",
@@ -31,7 +34,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		exchangeDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "sallyport_exchange_duration_seconds",
 			Help: "Time to obtain one token (RFC 8693), by outcome.", Buckets: buckets}, []string{"app", "outcome"}),
 	}
-	r.MustRegister(m.calls, m.decisionDuration, m.policyDuration, m.exchangeDuration)
+	r.MustRegister(m.calls, m.revoked, m.decisionDuration, m.policyDuration, m.exchangeDuration)
 	return m
 }
 

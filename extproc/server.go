@@ -20,6 +20,7 @@ type Server struct {
 	gate    atomic.Pointer[authz.Gate]
 	ignored atomic.Bool
 	log     *slog.Logger
+	live    live
 }
 
 // NewServer returns a processor that refuses everything until SetGate is called.
@@ -38,6 +39,8 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 		return status.Error(codes.Unavailable, "not ready")
 	}
 	m := &machine{gate: g}
+	held := &held{}
+	defer s.live.release(held)
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("panic while judging a message; it is refused", "panic", p, "stack", string(debug.Stack()))
@@ -46,7 +49,7 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 		}
 	}()
 	for {
-		a, err := s.exchange(stream, m)
+		a, err := s.exchange(stream, m, held)
 		if err != nil {
 			return err
 		}
@@ -57,8 +60,14 @@ func (s *Server) Process(stream extprocv3.ExternalProcessor_ProcessServer) (err 
 }
 
 // exchange receives one message and sends its answer.
-func (s *Server) exchange(stream extprocv3.ExternalProcessor_ProcessServer, m *machine) (action, error) {
-	req, err := stream.Recv()
+func (s *Server) exchange(stream extprocv3.ExternalProcessor_ProcessServer, m *machine, held *held) (action, error) {
+	if m.phase == wantResponse {
+		s.live.hold(held, m.call)
+	}
+	req, err := held.recv(stream)
+	if errors.Is(err, errRevoked) { // Envoy ends the exchange, and the upstream's with it
+		return action{}, status.Error(codes.PermissionDenied, err.Error())
+	}
 	if err != nil {
 		m.abort("the request was broken off")
 		if errors.Is(err, io.EOF) {

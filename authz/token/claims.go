@@ -60,6 +60,7 @@ func (c *claims) identity() *Identity {
 		Scopes:     c.scopes,
 		Audience:   c.audience,
 		JTI:        c.jti,
+		Issued:     c.issuedAt,
 		Expiry:     c.expiry,
 		Binding:    c.binding,
 		Claims:     c.all,

@@ -23,6 +23,7 @@ type Identity struct {
 	Scopes     []string // scope, else scp
 	Audience   []string
 	JTI        string
+	Issued     time.Time // iat; zero when the token does not say
 	Expiry     time.Time
 	// Binding is the key that the presenter has proven to hold; zero for a bearer token.
 	Binding Binding

@@ -99,7 +99,7 @@ func TestIntrospection(t *testing.T) {
 		got := accepted(t, v, opaqueToken)
 		want := &Identity{
 			Issuer: issuerA, Subject: "alice", ClientID: "agent", JTI: "j-1", Scopes: []string{"tools:read", "tools:call"},
-			Audience: []string{audience}, Expiry: time.Unix(time.Now().Add(time.Hour).Unix(), 0),
+			Audience: []string{audience}, Issued: time.Unix(time.Now().Unix(), 0), Expiry: time.Unix(time.Now().Add(time.Hour).Unix(), 0),
 		}
 		if d := cmp.Diff(want, got, cmpopts.IgnoreUnexported(Identity{}), cmpopts.IgnoreFields(Identity{}, "Claims")); d != "" {
 			t.Error(d)

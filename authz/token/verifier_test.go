@@ -78,6 +78,7 @@ func TestIdentity(t *testing.T) {
 			Actors:   []string{"gateway", "agent"},
 			Scopes:   []string{"tools:read", "tools:call"},
 			Audience: []string{"https://elsewhere.example/", audience},
+			Issued:   time.Unix(time.Now().Unix(), 0),
 			Expiry:   time.Unix(exp.Unix(), 0),
 			Claims: map[string]any{
 				"iss": issuerA, "sub": "alice", "client_id": "agent", "jti": "j-1", "scope": "tools:read tools:call",

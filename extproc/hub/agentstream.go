@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -84,15 +85,17 @@ func (s *agentStream) keepAlive(ctx context.Context, every time.Duration) {
 	}
 }
 
-// streamContext ends when the agent goes, when its token expires, or when the process is to end.
-func (h *Hub) streamContext(r *http.Request, c caller) (context.Context, context.CancelFunc) {
+// streamContext ends when the agent goes, when its token expires or is revoked, or s is, and when the process is to end.
+func (h *Hub) streamContext(r *http.Request, c caller, s session.Session) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(r.Context())
 	stop := context.AfterFunc(h.drained, cancel)
+	closed := h.hold(c, s, cancel)
 	timer := func() bool { return true }
 	if exp := c.who.Identity.Expiry; !exp.IsZero() {
 		timer = time.AfterFunc(exp.Sub(h.cfg.Now()), cancel).Stop
 	}
 	return ctx, func() {
+		closed()
 		stop()
 		timer()
 		cancel()

@@ -50,6 +50,8 @@ func (h *Hub) carried(w http.ResponseWriter, r *http.Request, c caller, m mcppar
 			return
 		}
 		k.s = s
+	} else { // whose sessions at upstreams are the caller's
+		h.holdings.saw(c.who.Identity, session.Session{ID: k.owner(), Issued: h.cfg.Now()})
 	}
 	stream := &httpOut{w: w, stream: newAgentStream(w)}
 	k.out = stream
@@ -91,6 +93,7 @@ func (k *carry) run(ctx context.Context) {
 		defer time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) }).Stop()
 	}
 	defer context.AfterFunc(k.h.life, func() { cancel(context.Canceled) })()
+	defer k.h.hold(k.c, k.s, func() { cancel(errRevoked) })()
 	if k.s.ID != "" {
 		stop, err := k.h.hear(ctx, k.s.ID, func(n note) {
 			if bytes.Equal(n.Cancelled, k.m.ID) {
@@ -106,6 +109,8 @@ func (k *carry) run(ctx context.Context) {
 	case err == nil:
 	case errors.Is(cause, errCancelled):
 		k.out.abandon()
+	case errors.Is(cause, errRevoked):
+		k.out.refuse(fault(http.StatusUnauthorized, k.m.ID, mcpparse.CodeInvalidRequest, errRevoked.Error()))
 	case errors.Is(cause, context.DeadlineExceeded):
 		k.out.refuse(fault(http.StatusOK, k.m.ID, mcpparse.CodeInternal, "the call took longer than it may"))
 	default:
@@ -114,7 +119,10 @@ func (k *carry) run(ctx context.Context) {
 	}
 }
 
-var errCancelled = errors.New("cancelled by the agent")
+var (
+	errCancelled = errors.New("cancelled by the agent")
+	errRevoked   = errors.New("the token or the session has been revoked")
+)
 
 // limit is how long the call may take: as the app says, and no longer than the agent's token is good for.
 func (k *carry) limit() time.Duration {

@@ -36,13 +36,14 @@ type Config struct {
 	Gate func() Gate // the gate in force; a reload changes it
 
 	Paths          authz.Paths
-	Sessions       *session.Sealer // seals session ids and names
-	SessionHeader  string          // lower-case name of the session header; "" when sessions are off
-	SessionTimeout time.Duration   // idle time after which a session ends; 0: 1 h
-	ClientMayEnd   bool            // DELETE ends a session
-	Store          Store           // nil: in memory
-	KeepAlive      time.Duration   // between comments on idle streams to agents; 0: 20 s
-	OldKeepAlive   time.Duration   // likewise on those of the 2024-11-05 transport; 0: none
+	Sessions       *session.Sealer   // seals session ids and names
+	SessionHeader  string            // lower-case name of the session header; "" when sessions are off
+	SessionTimeout time.Duration     // idle time after which a session ends; 0: 1 h
+	ClientMayEnd   bool              // DELETE ends a session
+	Store          Store             // nil: in memory
+	Revocations    authz.Revocations // nil: nothing is ever revoked
+	KeepAlive      time.Duration     // between comments on idle streams to agents; 0: 20 s
+	OldKeepAlive   time.Duration     // likewise on those of the 2024-11-05 transport; 0: none
 
 	Upstream        http.RoundTripper // leads to the upstreams, by authz.RouteHeader; see Egress
 	MaxRequestBytes int64             // of one message; 0: 1 MiB
@@ -57,11 +58,12 @@ type Config struct {
 // Hub is the http.Handler behind the gate's hub route, and the gate's knowledge of the upstreams
 // (authz.Upstreams). Run must be running for lists to be kept fresh and for ended sessions to be closed upstream.
 type Hub struct {
-	cfg    Config
-	client *client
-	store  Store
-	conns  *oldConns // to upstreams that speak the 2024-11-05 transport
-	boxes  inboxes   // the open event streams of agents' sessions
+	cfg      Config
+	client   *client
+	store    Store
+	conns    *oldConns // to upstreams that speak the 2024-11-05 transport
+	boxes    inboxes   // the open event streams of agents' sessions
+	holdings holdings  // what a revocation has to end
 
 	mu        sync.RWMutex
 	upstreams map[string]*upstream // by app name
@@ -110,6 +112,9 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.KeepAlive == 0 {
 		cfg.KeepAlive = 20 * time.Second
 	}
+	if cfg.Revocations == nil {
+		cfg.Revocations = authz.NothingRevoked{}
+	}
 	if cfg.Store == nil {
 		cfg.Store = NewMemory(cfg.SessionTimeout, cfg.Now)
 	}
@@ -118,6 +123,7 @@ func New(cfg Config) (*Hub, error) {
 		client:    newClient(cfg.Upstream, cfg.Version),
 		store:     cfg.Store,
 		conns:     newOldConns(),
+		holdings:  newHoldings(),
 		upstreams: map[string]*upstream{},
 		views:     newLRU[view, []bool](maxViews),
 		closing:   make(chan UpstreamSession, closeBacklog),

@@ -129,7 +129,7 @@ func (h *Hub) sessionEvents(w http.ResponseWriter, r *http.Request, c caller) {
 		write(w, *refusal)
 		return
 	}
-	ctx, cancel := h.streamContext(r, c)
+	ctx, cancel := h.streamContext(r, c, s)
 	defer cancel()
 	var from *resumption
 	if last, ok := c.req.Header.Get("last-event-id"); ok && last != "" {

@@ -120,6 +120,7 @@ func (h *Hub) begin(ctx context.Context, c caller, s session.Session) (string, *
 		r := fault(http.StatusTooManyRequests, nil, mcpparse.CodeInternal, refusalText(http.StatusTooManyRequests), [2]string{"retry-after", "60"})
 		return "", &r
 	}
+	h.holdings.saw(c.who.Identity, s)
 	return id, nil
 }
 
@@ -171,10 +172,11 @@ func (h *Hub) session(ctx context.Context, c caller, id []byte) (session.Session
 			return session.Session{}, &r
 		}
 	}
-	if !live {
+	if !live || h.cfg.Revocations.Ended(c.who.Identity, s) {
 		r := fault(http.StatusNotFound, id, mcpparse.CodeInvalidRequest, "session not found; send initialize again")
 		return session.Session{}, &r
 	}
+	h.holdings.saw(c.who.Identity, s)
 	return s, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
@@ -38,7 +39,7 @@ func (h *Hub) listen(w http.ResponseWriter, r *http.Request, c caller, m mcppars
 		write(w, *refusal)
 		return
 	}
-	ctx, cancel := h.streamContext(r, c)
+	ctx, cancel := h.streamContext(r, c, session.Session{})
 	defer cancel()
 	want, granted, ok := h.grant(ctx, c, m, version)
 	if !ok {

@@ -21,7 +21,7 @@ func (h *Hub) oldStream(w http.ResponseWriter, r *http.Request, c caller) {
 		write(w, *refusal)
 		return
 	}
-	ctx, cancel := h.streamContext(r, c)
+	ctx, cancel := h.streamContext(r, c, s)
 	defer cancel()
 	defer func() { _ = h.end(context.WithoutCancel(ctx), s.ID) }()
 	i := &inbox{h: h, c: c, s: s, stream: newAgentStream(w), turn: make(chan bool, 1), old: true}

@@ -57,6 +57,9 @@ func newRedis(ctx context.Context, opts *redis.Options, timeout time.Duration, n
 	}, nil
 }
 
+// Client returns the connections to the server, for what else is kept there. Close closes them.
+func (r *Redis) Client() *redis.Client { return r.clients[0] }
+
 // Close lets go of the server. What is kept there stays for the other replicas, and for the next start.
 func (r *Redis) Close() error {
 	r.closeTopics()
