@@ -208,17 +208,17 @@ const SessionQuery = "sessionId="
 // from outside: 404, which tells a client to initialize again.
 func (c *Call) openSession(ctx context.Context, id string) *rejection {
 	s, err := c.gate.cfg.Sessions.Open(id, c.gate.Owner(c.identity, c.req.Path))
+	if err == nil && c.gate.cfg.Revocations.Ended(c.identity, s) {
+		return c.gate.sessionRevoked()
+	}
 	live := false
 	if err == nil {
 		if live, err = c.gate.cfg.Upstreams.Touch(ctx, s); err != nil {
 			return failed(503, "sessions cannot be looked up at the moment", err.Error()).retryAfter(time.Second)
 		}
 	}
-	switch {
-	case !live:
+	if !live {
 		return noSession("session unknown, ended, or another caller's")
-	case c.gate.cfg.Revocations.Ended(c.identity, s):
-		return c.gate.sessionRevoked()
 	}
 	c.session = s
 	if c.version == "" {

@@ -50,7 +50,7 @@ func command(t *testing.T, env []string, args ...string) ran {
 }
 
 func TestUsage(t *testing.T) {
-	commands := []string{"run", "serve", "check", "render", "audit", "demo", "version"}
+	commands := []string{"run", "serve", "check", "render", "revoke", "audit", "demo", "version"}
 	for _, test := range []struct {
 		args   []string
 		code   int
@@ -71,6 +71,13 @@ func TestUsage(t *testing.T) {
 		{[]string{"serve"}, 2, "", "-config FILE"},
 		{[]string{"render"}, 2, "", "-config FILE"},
 		{[]string{"render", "-for", "abacus", "-config", "x"}, 2, "", `unknown host "abacus"`},
+		{[]string{"revoke"}, 2, "", "name one of -subject"},
+		{[]string{"revoke", "-subject", "x"}, 2, "", "-config FILE"},
+		{[]string{"revoke", "-list", "-jti", "x", "-config", "x"}, 2, "", "or -list"},
+		{[]string{"revoke", "-subject", "x", "-client", "y", "-config", "x"}, 2, "", "name one of -subject"},
+		{[]string{"revoke", "-subject", "", "-config", "x"}, 2, "", "subject is empty"},
+		{[]string{"revoke", "-session", "q83vEjRWeJCrze8SNFZ4", "-config", "x"}, 2, "", "as \"session\" in the audit"},
+		{[]string{"revoke", "-subject", "x", "-for", "soon", "-config", "x"}, 2, "", "-for"},
 		{[]string{"audit"}, 2, "", "audit verify -file FILE"},
 		{[]string{"audit", "burn"}, 2, "", "audit verify -file FILE"},
 		{[]string{"audit", "verify"}, 2, "", "-file is required"},

@@ -1,6 +1,6 @@
 // Package audit writes what was decided, and how it ended, as JSON lines in a hash chain.
 //
-// Every message has one decision record, written before the decision takes effect, and one completion record, written
+// Every revocation has one record. Every message has one decision record, written before the decision takes effect, and one completion record, written
 // when its exchange ends; both carry the call's id. Each record ends in seq, prev and hash: hash is the hex SHA-256 of
 // the line's bytes before `,"hash"`, prev the hash of the record before, 64 zeros for the first. The chain goes on
 // across restarts.
@@ -93,6 +93,30 @@ type Completion struct {
 	BytesOut uint64        // body bytes to the agent
 	Duration time.Duration // written in milliseconds, with microseconds as the fraction
 }
+
+// Revocation is one command that revoked something, or undid that. Action and one of Subject, ClientID, JTI and Session are
+// always written, the others when they are not empty.
+type Revocation struct {
+	Time        time.Time // zero: now
+	Action      RevocationAction
+	Subject     string
+	ClientID    string
+	JTI         string
+	Session     string // name of a session
+	Issuer      string // "": of any
+	IssuedUntil time.Time
+	Until       time.Time
+	Message     string // what went wrong
+}
+
+// RevocationAction is what a command did.
+type RevocationAction string
+
+// The actions.
+const (
+	Revoked RevocationAction = "revoked"
+	Undone  RevocationAction = "undone"
+)
 
 // NewID returns a call id: 26 characters, 128 random bits.
 func NewID() string { return rand.Text() }

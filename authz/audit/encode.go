@@ -95,6 +95,25 @@ func (c *Completion) encode(buf []byte) line {
 	return strconv.AppendFloat(b, float64(max(c.Duration, 0).Microseconds())/1000, 'f', -1, 64)
 }
 
+func (r *Revocation) encode(buf []byte) line {
+	b := begin(buf, "revocation", r.Time)
+	b.text("action", string(r.Action))
+	b.optional("subject", r.Subject)
+	b.optional("client_id", r.ClientID)
+	b.optional("jti", r.JTI)
+	b.optional("session", r.Session)
+	b.optional("issuer", r.Issuer)
+	if !r.IssuedUntil.IsZero() {
+		b.time("issued_until", r.IssuedUntil)
+	}
+	b.time("until", r.Until)
+	if r.Message != "" {
+		b.name("message")
+		b.quote(r.Message, maxMessage)
+	}
+	return b
+}
+
 func (g *gap) encode(buf []byte) line {
 	b := begin(buf, "gap", g.time)
 	b.uint("lost", uint64(g.lost))

@@ -47,6 +47,9 @@ func (l *Ledger) Decision(d Decision) error {
 	return nil
 }
 
+// Revocation appends a revocation record, which has no completion.
+func (l *Ledger) Revocation(r Revocation) error { return l.log.Revocation(r) }
+
 // Completion appends the completion of the decision with c.ID or, when the host never learnt that id, of the one with
 // the host's id of the exchange. A completion without a decision is kept for a while, and forgotten.
 func (l *Ledger) Completion(c Completion, exchange string) error {

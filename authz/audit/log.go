@@ -103,6 +103,19 @@ func (l *Log) Completion(c Completion) error {
 	return l.commit(c.Time, c.encode(l.buf))
 }
 
+// Revocation appends a revocation record.
+func (l *Log) Revocation(r Revocation) error {
+	if r.Time.IsZero() {
+		r.Time = l.now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.ready(r.Time); err != nil {
+		return err
+	}
+	return l.commit(r.Time, r.encode(l.buf))
+}
+
 // Close records what is missing, if it can, and closes the file.
 func (l *Log) Close() error {
 	l.mu.Lock()

@@ -4,6 +4,7 @@
 //	sallyport serve  -config FILE   the service alone, for an Envoy of yours
 //	sallyport check  -config FILE   every problem of a configuration
 //	sallyport render -config FILE   the Envoy configuration of a gateway
+//	sallyport revoke -config FILE   take back tokens and sessions before their time
 //	sallyport audit verify -file F  whether an audit file is whole
 //	sallyport demo                  the whole story on this machine
 //
@@ -34,6 +35,7 @@ var commands = []command{
 	{"serve", "run the service alone, for an Envoy of yours", serveCommand},
 	{"check", "print every problem of a configuration file", checkCommand},
 	{"render", "print the Envoy configuration of a gateway", renderCommand},
+	{"revoke", "take back tokens and sessions that a running gateway accepts", revokeCommand},
 	{"audit", "verify an audit file: audit verify -file FILE", auditCommand},
 	{"demo", "an authorization server, two MCP servers, the gateway and an agent, explained step by step", demoCommand},
 	{"version", "print the version", versionCommand},

@@ -166,13 +166,13 @@ func (h *Hub) session(ctx context.Context, c caller, id []byte) (session.Session
 	}
 	s, err := h.cfg.Sessions.Open(sealed, c.owner())
 	live := false
-	if err == nil {
+	if err == nil && !h.cfg.Revocations.Ended(c.who.Identity, s) {
 		if live, err = h.store.Touch(ctx, s.ID); err != nil {
 			r := h.storeFailed(id, err)
 			return session.Session{}, &r
 		}
 	}
-	if !live || h.cfg.Revocations.Ended(c.who.Identity, s) {
+	if !live {
 		r := fault(http.StatusNotFound, id, mcpparse.CodeInvalidRequest, "session not found; send initialize again")
 		return session.Session{}, &r
 	}

@@ -57,6 +57,9 @@ type Config struct {
 	// knowledge about sessions is kept.
 	Session Session `yaml:"session"`
 
+	// Revocation is where `sallyport revoke` keeps what it revokes.
+	Revocation Revocation `yaml:"revocation"`
+
 	// Audit is where the record of every message goes.
 	Audit Audit `yaml:"audit"`
 
@@ -184,6 +187,18 @@ func (s Session) Redis() (url string, ok bool) {
 		return url, true
 	}
 	return "", false
+}
+
+// Revocation is where what `sallyport revoke` revokes is kept, so that it
+// outlives a restart. With a Redis or Valkey in `session.store` it is there.
+type Revocation struct {
+	// File is the path that JSON lines are appended to. Replicas without a
+	// common `session.store` may share it. Default: beside the configuration
+	// file, with .revocations.jsonl in place of its extension, made when
+	// something is revoked. The directory must be writable and must outlive
+	// restarts; what is lost with it is accepted again. A file that cannot be
+	// read keeps the gateway from starting.
+	File string `yaml:"file" as:"path"`
 }
 
 // Audit is the record of every message: one decision and one completion.

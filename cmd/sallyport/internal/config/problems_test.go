@@ -378,6 +378,9 @@ var problems = map[string][]string{
 	"session-placeholder.bad": {
 		`38:8: session.key repeats a few characters and can be guessed; make one with: openssl rand -base64 48`,
 	},
+	"revocation-file.bad": {
+		`41:9: revocation.file is of no use with a session.store that replicas share, where revocations are kept; remove it`,
+	},
 	"session-store-address.bad": {
 		`39:10: session.store is not redis://[user:password@]host:port[/db]; correct it, and percent-encode the special characters of a password`,
 	},

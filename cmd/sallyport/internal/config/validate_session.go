@@ -31,6 +31,9 @@ func (c *checker) store(s *Session) {
 	}
 	place := c.place(&s.Store)
 	address, ok := s.Redis()
+	if file := c.place(&c.cfg.Revocation.File); ok && file != nil {
+		c.errorf(file, "revocation.file is of no use with a session.store that replicas share, where revocations are kept; remove it")
+	}
 	if !ok {
 		c.errorf(place, "session.store is neither memory nor the address of a Redis; write redis://host:port or rediss://host:port")
 		return

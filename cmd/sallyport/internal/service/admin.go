@@ -19,6 +19,7 @@ func (s *Service) Ready() (bool, map[string]bool) {
 		"exchange":  time.Since(s.began) > exchangeGrace,
 		"catalogue": s.hub.Ready(),
 		"routes":    s.routed.Load(),
+		"revoked":   s.revoked.Fresh(),
 		"verdicts":  !s.processor.Ignored(),
 		"serving":   !s.draining.Load(),
 	}
@@ -94,6 +95,7 @@ func (s *Service) register() {
 			}
 			return 0
 		})
+	s.registry.MustRegister(s.revocationMetrics()...)
 	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s.verifier}, connectorStats{s.sources},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }

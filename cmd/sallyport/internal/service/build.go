@@ -112,12 +112,12 @@ func origin(cfg *config.Config) string {
 }
 
 // newVerifier makes what verifies agents' tokens. Used proofs are remembered in proofs, nil for this process's memory.
-func newVerifier(cfg *config.Config, proofs dpop.Replays, log *slog.Logger) (*token.Verifier, error) {
+func newVerifier(cfg *config.Config, proofs dpop.Replays, log *slog.Logger, revoked func(*token.Identity) bool) (*token.Verifier, error) {
 	oauth := cfg.MCPProvider.Authorization.OAuth
 	if !oauth.Enabled {
 		return nil, nil
 	}
-	c := token.Config{Log: log, DPoP: dpopConfig(cfg, proofs)}
+	c := token.Config{Log: log, DPoP: dpopConfig(cfg, proofs), Revoked: revoked}
 	for i := range oauth.Servers {
 		c.Issuers = append(c.Issuers, issuerConfig(&oauth.Servers[i]))
 	}

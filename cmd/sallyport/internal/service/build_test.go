@@ -257,7 +257,7 @@ func TestAudiences(t *testing.T) {
 func TestWithoutOAuth(t *testing.T) {
 	cfg := newFiles(t).config()
 	cfg.MCPProvider.Authorization.OAuth.Enabled = false
-	v, err := newVerifier(cfg, nil, nil)
+	v, err := newVerifier(cfg, nil, nil, nil)
 	if v != nil || err != nil {
 		t.Errorf("%v, %v", v, err)
 	}

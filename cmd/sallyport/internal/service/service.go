@@ -26,6 +26,7 @@ import (
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/revocation"
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
@@ -57,6 +58,7 @@ type Service struct {
 	publish   map[string]http.Handler     // of the mints, by address
 	sealer    *session.Sealer
 	store     hub.Store
+	revoked   *revocation.List
 	hub       *hub.Hub
 	processor *extproc.Server
 	provider  *sts.Server // nil when the file has none
@@ -78,6 +80,15 @@ func New(o Options) (*Service, error) {
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
 		return nil, err
 	}
+	if s.store, err = newStore(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	if s.revoked, err = s.newRevocations(); err != nil {
+		return nil, err
+	}
+	if s.verifier, err = newVerifier(o.Config, sharedProofs(s.store), o.Log, s.revoked.Revoked); err != nil {
+		return nil, err
+	}
 	if s.sealer, err = newSealer(o.Config); err != nil {
 		return nil, err
 	}
@@ -92,12 +103,6 @@ func New(o Options) (*Service, error) {
 	}
 	s.metrics = authz.NewMetrics(s.registry)
 	s.processor = extproc.NewServer(o.Log)
-	if s.store, err = newStore(o.Config, o.Log); err != nil {
-		return nil, err
-	}
-	if s.verifier, err = newVerifier(o.Config, sharedProofs(s.store), o.Log); err != nil {
-		return nil, err
-	}
 	if s.hub, err = s.newHub(); err != nil {
 		return nil, err
 	}
@@ -166,6 +171,7 @@ func (s *Service) newHub() (*hub.Hub, error) {
 		Paths:        paths(s.Config),
 		OldKeepAlive: oldKeepAlive,
 		Store:        s.store,
+		Revocations:  s.revoked,
 		Metrics:      hub.NewMetrics(s.registry),
 		Completed: func(c audit.Completion) {
 			if err := s.audit.Completion(c, ""); err != nil {
@@ -184,7 +190,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 	p := cfg.MCPProvider
 	stream, oauth := p.Transports.Stream, p.Authorization.OAuth
 	c := authz.Config{
-		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
+		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Revocations: s.revoked, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
 		Paths:        paths(cfg),
 		ClientMayEnd: stream.Session.AllowClientTermination,
 		Audiences:    audiences(cfg), Resource: oauth.Resource, Scopes: oauth.ScopesSupported, Listen: cfg.HTTP.Address,
@@ -223,7 +229,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return errors.Join(group.Wait(), s.audit.Close())
 	}
 	close(s.listening)
-	background := []func(context.Context) error{s.runHub, s.watch}
+	background := []func(context.Context) error{s.runHub, s.watch, s.revoked.Run}
 	if s.verifier != nil {
 		background = append(background, s.verifier.Run)
 	}
@@ -275,6 +281,11 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return s.hub.Serve(ctx, hubListener) })
+	control, err := listenPrivately(ctx, s.Sockets.Control)
+	if err != nil {
+		return err
+	}
+	group.Go(func() error { return serveHTTP(ctx, control, s.controlHandler()) })
 	servers := map[string]http.Handler{s.Config.Admin.Address: s.adminHandler()}
 	if s.provider != nil {
 		servers[s.Config.AuthProvider.Address] = s.provider

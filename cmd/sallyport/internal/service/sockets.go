@@ -22,6 +22,7 @@ type Sockets struct {
 	Hub     string // path: the hub, HTTP/2
 	Egress  string // path: Envoy's way to the upstreams, for the hub
 	Admin   string // path: Envoy's admin interface
+	Control string // path: commands of the operator's, for the owner alone
 }
 
 // SocketsFor returns the sockets of the gateway that configFile describes: beside service.address when that is a
@@ -32,7 +33,7 @@ func SocketsFor(configFile, address string) (Sockets, error) {
 		return Sockets{}, err
 	}
 	s := Sockets{Service: address, Hub: filepath.Join(dir, "hub.sock"), Egress: filepath.Join(dir, "egress.sock"),
-		Admin: filepath.Join(dir, "envoy-admin.sock")}
+		Admin: filepath.Join(dir, "envoy-admin.sock"), Control: filepath.Join(dir, "control.sock")}
 	if address == "" {
 		s.Service = "unix:" + filepath.Join(dir, "service.sock")
 	} else if path, ok := strings.CutPrefix(address, "unix:"); ok {

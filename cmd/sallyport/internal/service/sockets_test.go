@@ -19,7 +19,7 @@ func TestSocketsFor(t *testing.T) {
 	if filepath.Dir(dir) != "/run/user/7" || !strings.HasPrefix(filepath.Base(dir), "sallyport-") {
 		t.Errorf("directory %s", dir)
 	}
-	want := Sockets{Service: "unix:" + dir + "/service.sock", Hub: dir + "/hub.sock", Egress: dir + "/egress.sock", Admin: dir + "/envoy-admin.sock"}
+	want := Sockets{Service: "unix:" + dir + "/service.sock", Hub: dir + "/hub.sock", Egress: dir + "/egress.sock", Admin: dir + "/envoy-admin.sock", Control: dir + "/control.sock"}
 	if d := cmp.Diff(want, a); d != "" {
 		t.Error(d)
 	}
@@ -47,7 +47,7 @@ func TestSocketsForAnAddress(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
 	own, err := SocketsFor("/etc/a.yaml", "unix:/run/sallyport/service.sock")
 	must(t, err)
-	want := Sockets{Service: "unix:/run/sallyport/service.sock", Hub: "/run/sallyport/hub.sock", Egress: "/run/sallyport/egress.sock", Admin: "/run/sallyport/envoy-admin.sock"}
+	want := Sockets{Service: "unix:/run/sallyport/service.sock", Hub: "/run/sallyport/hub.sock", Egress: "/run/sallyport/egress.sock", Admin: "/run/sallyport/envoy-admin.sock", Control: "/run/sallyport/control.sock"}
 	if d := cmp.Diff(want, own); d != "" {
 		t.Error(d)
 	}
