@@ -54,16 +54,16 @@ func (r *records) Decision(d audit.Decision) error {
 
 func newTestGate(t testing.TB) (*authz.Gate, *records, *upstreams) {
 	t.Helper()
-	return newGateFor(t, &upstreams{})
+	return newGateFor(t, &upstreams{}, nil)
 }
 
 // newModernGate is a gate before an upstream without sessions, whose resources may be read.
 func newModernGate(t testing.TB) (*authz.Gate, *records, *upstreams) {
 	t.Helper()
-	return newGateFor(t, &upstreams{modern: true})
+	return newGateFor(t, &upstreams{modern: true}, nil)
 }
 
-func newGateFor(t testing.TB, up *upstreams) (*authz.Gate, *records, *upstreams) {
+func newGateFor(t testing.TB, up *upstreams, back authz.Revocations) (*authz.Gate, *records, *upstreams) {
 	t.Helper()
 	p, err := policy.Compile("p", "p.rego", []byte("package orchestrator\nresult[\"allowed\"] := true if input.request.mcp.tool.params.name == \"ok\"\n"+
 		"result[\"allowed\"] := true if input.request.mcp.resource.params.uri == \"a:b\"\n"))
@@ -75,7 +75,7 @@ func newGateFor(t testing.TB, up *upstreams) (*authz.Gate, *records, *upstreams)
 		t.Fatal(err)
 	}
 	rec := &records{outcomes: map[audit.Outcome]int{}}
-	g, err := authz.New(authz.Config{Upstreams: up, Sessions: sealer, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
+	g, err := authz.New(authz.Config{Upstreams: up, Revocations: back, Sessions: sealer, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
 		Log: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:1", MaxRequestBytes: 1 << 20,
 		Apps:  []*authz.App{{Name: "a", Prefix: "a_", Route: "app/a", Policy: p}},
 		Paths: authz.Paths{MCP: "/mcp", Metadata: "/.well-known/oauth-protected-resource", Health: "/status"}})
