@@ -16,7 +16,9 @@ type revocations struct{ subject, session string }
 
 func (r *revocations) Revoked(id *token.Identity) bool { return r.subject == id.Subject }
 
-func (r *revocations) Ended(_ *token.Identity, s session.Session) bool { return s.ID != "" && r.session == s.ID }
+func (r *revocations) Ended(_ *token.Identity, s session.Session) bool {
+	return s.ID != "" && r.session == s.ID
+}
 
 // refused checks a refusal, its record, and that it is counted.
 func (w *world) refused(v authz.Verdict, status int, public, reason string) {
@@ -80,6 +82,11 @@ func TestRevokedMeanwhile(t *testing.T) {
 func TestRevokedSession(t *testing.T) {
 	w := newWorld(t, func(w *world) { w.cfg.Revocations = &revocations{session: sessionID} })
 	w.refused(w.judge(legacyCall(w.session(ownerOf), "open_echo", `{}`)), 404, "send initialize again", "revoked session")
+	get := post("mcp-session-id", w.session(ownerOf))
+	get.Method, get.EndOfStream = "GET", true
+	if v := w.judge(get, ""); v.Reply == nil || v.Reply.Status != 404 {
+		t.Errorf("its event stream: %+v", v)
+	}
 	other, err := w.cfg.Sessions.Seal(ownerOf, session.Session{ID: session.NewID(), Version: "2025-06-18", Issued: time.Unix(1, 0)})
 	if err != nil {
 		t.Fatal(err)

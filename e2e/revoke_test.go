@@ -362,6 +362,13 @@ func TestRevocationEndsCalls(t *testing.T) {
 		t.Errorf("a slow body: %s, %d calls more", resp.Status, len(w.open.calls())-reached)
 	}
 	_ = resp.Body.Close()
+	ends := map[any]int{}
+	for _, r := range w.audit() {
+		if r["kind"] == "completion" {
+			ends[r["outcome"]]++
+		}
+	}
+	t.Logf("completions so far: %v", ends)
 	select {
 	case got := <-others:
 		t.Errorf("somebody else's call ended: %s", got)

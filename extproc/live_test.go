@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"google.golang.org/grpc/codes"
@@ -77,4 +78,33 @@ func TestRevoke(t *testing.T) {
 			}
 		})
 	}
+}
+
+// deciding has everybody revoked once the verdict has been given.
+type deciding struct {
+	waiting
+	back *everybody
+}
+
+func (s *deciding) Send(m *extprocv3.ProcessingResponse) error {
+	if len(s.out) == 1 {
+		s.back.Store(true)
+	}
+	return s.waiting.Send(m)
+}
+
+// What is revoked between the verdict and the answer is not missed, though Revoke has come too early.
+func TestRevokedAfterTheVerdict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		back := &everybody{}
+		g, _, _ := newGateFor(t, &upstreams{}, back)
+		s := NewServer(slog.New(slog.DiscardHandler))
+		s.SetGate(g)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		stream := &deciding{waiting{fakeStream{ctx: ctx, in: []*extprocv3.ProcessingRequest{requestMessage(), bodyMessage("a_ok")}}}, back}
+		if err := s.Process(stream); status.Code(err) != codes.PermissionDenied {
+			t.Errorf("%v", err)
+		}
+	})
 }

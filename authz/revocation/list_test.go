@@ -322,6 +322,21 @@ func TestReplicasFollow(t *testing.T) {
 	})
 }
 
+// A later command counts, also when it comes from a replica whose clock is behind.
+func TestClocksThatDisagree(t *testing.T) {
+	k := &shelf{}
+	here := newList(t, k)
+	target := Target{Kind: Subject, Value: alice}
+	first := revoke(t, here, target)
+	there := New(Config{Keeper: &view{shelf: k}, Now: func() time.Time { return time.Now().Add(-time.Minute) }})
+	must(t, there.Open(t.Context()))
+	undone, err := there.Undo(t.Context(), target)
+	must(t, err)
+	if !undone.supersedes(&first) {
+		t.Errorf("%+v does not count after %+v", undone, first)
+	}
+}
+
 // view is a shelf as another replica looks at it.
 type view struct {
 	*shelf

@@ -28,7 +28,7 @@ func TestRevokeEndsStreamsAndSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, a, b, alice := two(t, `{}`)
 		back := &taken{}
-		g.Hub.cfg.Revocations = back
+		g.cfg.Revocations = back
 		bob := enter(t, g, "bob", `{}`)
 		bob.must(200, `"result"`, toolCall("a_t"))
 		old := dial(t, g, "alice")
@@ -77,7 +77,7 @@ func TestRevokedSession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, a, _, alice := two(t, `{}`)
 		back := &taken{}
-		g.Hub.cfg.Revocations = back
+		g.cfg.Revocations = back
 		events := alice.listen()
 		synctest.Wait()
 		back.session.Store(alice.id())
@@ -125,8 +125,8 @@ func TestRevokeEndsCarriedCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g, up := toLegacy(t, forever)
 		back := &taken{}
-		g.Hub.cfg.Revocations = back
-		answers := make(chan *httptest.ResponseRecorder)
+		g.cfg.Revocations = back
+		answers := make(chan *httptest.ResponseRecorder, 1)
 		go func() {
 			answers <- ask(g, "alice", "POST", modernRequest("tools/call", `{}`, "", `"name":"up_t"`), modernHeaders("tools/call", "up_t")...)
 		}()
@@ -134,7 +134,13 @@ func TestRevokeEndsCarriedCalls(t *testing.T) {
 		begun := time.Now()
 		back.subject.Store("alice")
 		streams, sessions, err := g.Revoke(t.Context())
-		if rec := <-answers; streams != 1 || sessions != 1 || err != nil || rec.Code != 401 || !strings.Contains(rec.Body.String(), want) {
+		var rec *httptest.ResponseRecorder
+		select {
+		case rec = <-answers:
+		case <-time.After(patience):
+			t.Fatal("the call does not end")
+		}
+		if streams != 1 || sessions != 1 || err != nil || rec.Code != 401 || !strings.Contains(rec.Body.String(), want) {
 			t.Errorf("%d calls, %d sessions, %v: %d %s", streams, sessions, err, rec.Code, rec.Body)
 		}
 		synctest.Wait()
@@ -151,7 +157,7 @@ func TestRevokeEndsCarriedCalls(t *testing.T) {
 			<-m.ctx.Done()
 		})
 		back := &taken{}
-		g.Hub.cfg.Revocations = back
+		g.cfg.Revocations = back
 		s := alice.begin(toolCall("up_t"))
 		s.next()
 		back.subject.Store("alice")
