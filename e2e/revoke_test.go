@@ -53,13 +53,19 @@ func (w *world) victim(name string) *victim {
 	v.jti, _ = claims(w.t, v.token)["jti"].(string)
 	v.session = v.initialize()
 	hear := (&lair{world: w}).hear
-	listen := modernMethod("subscriptions/listen")
-	listen.body = strings.Replace(listen.body, `"params":{`, `"params":{"notifications":{"toolsListChanged":true},`, 1)
-	listen.token = v.token
+	listen := listening(v.token)
 	old := request{method: http.MethodGet, path: "/mcp/sse", token: v.token}
 	v.streams["GET"] = hear(request{method: http.MethodGet, token: v.token, header: map[string]string{"Mcp-Session-Id": v.session}})
 	v.streams["listen"], v.streams["HTTP+SSE"] = hear(listen), hear(old)
 	return v
+}
+
+// listening opens a stream that belongs to no session.
+func listening(token string) request {
+	r := modernMethod("subscriptions/listen")
+	r.body = strings.Replace(r.body, `"params":{`, `"params":{"notifications":{"toolsListChanged":true},`, 1)
+	r.token = token
+	return r
 }
 
 // login gets a new token. The gateway's clock skew has passed once it is taken.
@@ -408,8 +414,7 @@ func TestReplicasRevoke(t *testing.T) {
 	other.address, _, _ = strings.Cut(rest, "\n")
 	other.token = w.provider.loginAs(t, "", otherUser)
 	w.token = w.provider.loginAs(t, "", user)
-	session := w.initialize()
-	stream := (&lair{world: &other}).hear(request{method: http.MethodGet, token: w.token, header: map[string]string{"Mcp-Session-Id": session}})
+	stream := (&lair{world: &other}).hear(listening(w.token)) // that the other replica ends by itself
 	call := modern("test_simple_text", `{}`)
 	call.token = w.token
 	if a := other.send(call); a.Status != http.StatusOK {

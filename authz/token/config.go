@@ -8,6 +8,9 @@ import (
 	"github.com/sallyport/sallyport/authz/token/dpop"
 )
 
+// DefaultClockSkew is the tolerance of an issuer that says none.
+const DefaultClockSkew = defaultSkew
+
 // IssuerConfig is one trusted authorization server.
 type IssuerConfig struct {
 	// WellKnown is the URL of its metadata: RFC 8414 or OpenID Connect Discovery. Required.

@@ -13,10 +13,13 @@ import (
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/revocation"
+	"github.com/sallyport/sallyport/authz/token"
 )
 
 func TestControl(t *testing.T) {
 	f := newFiles(t)
+	f.edit("c.yaml", "            expectedAudiences: [https://gateway.example/mcp]\n", "            expectedAudiences: [https://gateway.example/mcp]\n            jwt:\n              clockSkew: 0s\n")
+	f.edit("c.yaml", "            expectedAudiences: [https://gateway.example/]\n", "            expectedAudiences: [https://gateway.example/]\n            jwt:\n              clockSkew: 1s\n")
 	s := f.service()
 	do := func(method, body string) (int, RevokeAnswer) {
 		w := httptest.NewRecorder()
@@ -50,6 +53,9 @@ func TestControl(t *testing.T) {
 	status, a := do(http.MethodPost, `{"kind":"subject","value":"ann","issuer":"https://one.example","keep":"2h"}`)
 	if status != http.StatusOK || a.Error != "" || a.Value != "ann" || a.Until.Sub(a.At).Hours() != 2 || a.Place != f.path("c.revocations.jsonl") {
 		t.Errorf("%d %+v", status, a)
+	}
+	if skew := a.IssuedUntil.Sub(a.At); skew != token.DefaultClockSkew {
+		t.Errorf("tokens from up to %v in the future are refused, and others that are accepted are not", skew)
 	}
 	if status, a := do(http.MethodPost, `{"kind":"subject","value":"ann","issuer":"https://one.example","undo":true}`); status != http.StatusOK || !a.Undone {
 		t.Errorf("undone: %d %+v", status, a)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/revocation"
+	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/exchange"
 	"github.com/sallyport/sallyport/extproc/hub"
 )
@@ -24,7 +25,11 @@ const enforceDeadline = 5 * time.Second
 func (s *Service) newRevocations() (*revocation.List, error) {
 	c := revocation.Config{Log: s.Log, Learnt: func() { _, _ = s.enforce(context.Background()) }}
 	for _, server := range s.Config.MCPProvider.Authorization.OAuth.Servers {
-		c.Skew = max(c.Skew, server.TokenValidation.JWT.ClockSkew)
+		skew := server.TokenValidation.JWT.ClockSkew
+		if skew == 0 { // as the verifier has it
+			skew = token.DefaultClockSkew
+		}
+		c.Skew = max(c.Skew, skew)
 	}
 	if shared, ok := s.store.(*hub.Redis); ok {
 		c.Keeper = revocation.NewRedis(shared.Client())
