@@ -108,7 +108,12 @@ func (c *Client) validate(r Request) error {
 	if err == nil {
 		return nil
 	}
-	refused := &Error{Kind: Refused, Code: "invalid_request", Err: fmt.Errorf("%w: %w", ErrRequest, err)}
+	return c.refuse(err)
+}
+
+// refuse is the error for a request that no server would accept.
+func (c *Client) refuse(why error) *Error {
+	refused := &Error{Kind: Refused, Code: "invalid_request", Err: fmt.Errorf("%w: %w", ErrRequest, why)}
 	c.count.end(refused)
 	return refused
 }

@@ -123,6 +123,17 @@ func (r Request) validate() error {
 		return fmt.Errorf("the subject token is longer than %d bytes", maxToken)
 	case r.Subject == "":
 		return errors.New("no subject")
+	case !r.Delegation && (r.ActorToken || r.RequireAct):
+		return errors.New("an actor is asked for without delegation")
+	case len(r.Act) > maxAct:
+		return fmt.Errorf("the subject token's act is longer than %d bytes", maxAct)
+	}
+	return r.validatePlace()
+}
+
+// validatePlace checks what is asked for, whoever asks.
+func (r Request) validatePlace() error {
+	switch {
 	case r.Audience == "" && r.Resource == "":
 		return errors.New("no audience")
 	case r.Resource != "" && !isResource(r.Resource):
@@ -131,10 +142,6 @@ func (r Request) validate() error {
 		return errors.New("a negative lifetime")
 	case len(r.Scopes) > maxScopes:
 		return fmt.Errorf("more than %d scopes", maxScopes)
-	case !r.Delegation && (r.ActorToken || r.RequireAct):
-		return errors.New("an actor is asked for without delegation")
-	case len(r.Act) > maxAct:
-		return fmt.Errorf("the subject token's act is longer than %d bytes", maxAct)
 	}
 	for _, s := range r.Scopes {
 		if !scopeToken(s) {

@@ -8,6 +8,9 @@ type Stats struct {
 	// that asked the server, or tried to, by their end. Calls that share an
 	// exchange count as one.
 	Exchanged, Refused, Unavailable, Unacceptable uint64
+	// Own counts the tokens that ClientCredentials returned; its failures are among
+	// those above.
+	Own uint64
 	// Reused counts the calls that got a token of an exchange before.
 	Reused uint64
 	// CircuitOpen and Busy count the requests, among those that were Unavailable,
@@ -23,7 +26,7 @@ type Stats struct {
 
 type counters struct {
 	exchanged, refused, unavailable, unacceptable atomic.Uint64
-	reused, broken, shed                          atomic.Uint64
+	own, reused, broken, shed                     atomic.Uint64
 	inFlight                                      atomic.Int64
 }
 
@@ -45,7 +48,7 @@ func (c *Client) Stats() Stats {
 	n := &c.count
 	s := Stats{
 		Exchanged: n.exchanged.Load(), Refused: n.refused.Load(), Unavailable: n.unavailable.Load(), Unacceptable: n.unacceptable.Load(),
-		Reused: n.reused.Load(), CircuitOpen: n.broken.Load(), Busy: n.shed.Load(), InFlight: int(n.inFlight.Load()), Cached: c.cache.size(),
+		Own: n.own.Load(), Reused: n.reused.Load(), CircuitOpen: n.broken.Load(), Busy: n.shed.Load(), InFlight: int(n.inFlight.Load()), Cached: c.cache.size(),
 	}
 	s.Circuit, s.Opened = c.circuit.stats(c.cfg.Now())
 	return s

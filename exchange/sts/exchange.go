@@ -107,18 +107,24 @@ func (s *Server) exchangeLife(client Client, q form, subject jwt.MapClaims) (tim
 	if err != nil || exp == nil {
 		return 0, refuse("invalid_request", "the subject token is not valid")
 	}
-	life := min(client.Exchange.MaxLifetime, exp.Sub(s.cfg.Now()))
-	if asked := q.get("requested_expires_in"); asked != "" {
-		n, err := strconv.ParseUint(asked, 10, 31)
-		if err != nil || n == 0 {
-			return 0, refuse("invalid_request", "requested_expires_in must be a positive number of seconds")
-		}
-		life = min(life, time.Duration(n)*time.Second)
-	}
-	if life < time.Second {
+	life, fail := askedLife(q, min(client.Exchange.MaxLifetime, exp.Sub(s.cfg.Now())))
+	if fail == nil && life < time.Second {
 		return 0, refuse("invalid_request", "the subject token is about to expire")
 	}
-	return life, nil
+	return life, fail
+}
+
+// askedLife is the lifetime that was asked for, no longer than most.
+func askedLife(q form, most time.Duration) (time.Duration, *oauthError) {
+	asked := q.get("requested_expires_in")
+	if asked == "" {
+		return most, nil
+	}
+	n, err := strconv.ParseUint(asked, 10, 31)
+	if err != nil || n == 0 {
+		return 0, refuse("invalid_request", "requested_expires_in must be a positive number of seconds")
+	}
+	return min(most, time.Duration(n)*time.Second), nil
 }
 
 // actor is the `act` claim (RFC 8693 §4.1): the acting party, and within it those

@@ -127,6 +127,14 @@ func (m *Minter) Exchange(ctx context.Context, r exchange.Request) (*exchange.To
 	return token, nil
 }
 
+// ClientCredentials mints a token of this party's own: its subject is the client
+// id, and it names no actor. See [exchange.Client.ClientCredentials].
+func (m *Minter) ClientCredentials(ctx context.Context, r exchange.Request) (*exchange.Token, error) {
+	r = r.OwnRequest()
+	r.SubjectToken, r.Subject = "-", m.cfg.ClientID // there is no agent
+	return m.Exchange(ctx, r)
+}
+
 func refused(why string) *exchange.Error {
 	return &exchange.Error{Kind: exchange.Refused, Code: "invalid_request", Err: fmt.Errorf("%w: %s", exchange.ErrRequest, why)}
 }

@@ -101,6 +101,23 @@ func verify(t *testing.T, h http.Handler, token string, now func() time.Time) jw
 	return claims
 }
 
+// A token of the minter's own speaks of nobody else, whatever the request says of an agent.
+func TestMintedForItself(t *testing.T) {
+	m := minter(t)
+	got, err := m.ClientCredentials(t.Context(), mintRequest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := verify(t, m.Handler(), got.Value, time.Now)
+	if got.Subject != "gateway" || c["sub"] != "gateway" || c["client_id"] != "gateway" || c["aud"] != tickets || c["scope"] != "item:List item:Read" ||
+		c["act"] != nil || len(got.Actors) > 0 || got.ExpiresIn != 5*time.Second {
+		t.Errorf("%+v: %v", got, c)
+	}
+	if _, err := m.ClientCredentials(t.Context(), exchange.Request{}); err == nil {
+		t.Error("a token for nowhere")
+	}
+}
+
 func TestMint(t *testing.T) {
 	actor := func(names ...string) map[string]any {
 		var act map[string]any

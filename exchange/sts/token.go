@@ -211,7 +211,7 @@ func (s *Server) refresh(client Client, q form) (*response, *oauthError) {
 // credentials is the client credentials grant (RFC 6749 §4.4). A client gets the
 // scopes that it asks for, and none without asking.
 func (s *Server) credentials(client Client, q form) (*response, *oauthError) {
-	audience, fail := s.resource(q, s.cfg.DefaultAudience)
+	audience, fail := s.ownTarget(client, q)
 	if fail != nil {
 		return nil, fail
 	}
@@ -219,7 +219,26 @@ func (s *Server) credentials(client Client, q form) (*response, *oauthError) {
 	if !subset(scopes, client.Scopes) {
 		return nil, refuse("invalid_scope", "not the client's")
 	}
-	return s.issue(client.ID, grant{subject: client.ID, scopes: scopes, audience: audience}, s.cfg.AccessTokenLifetime, nil)
+	life, fail := askedLife(q, s.cfg.AccessTokenLifetime)
+	if fail != nil {
+		return nil, fail
+	}
+	return s.issue(client.ID, grant{subject: client.ID, scopes: scopes, audience: audience}, life, nil)
+}
+
+// ownTarget is the one place that a client asks a token of its own for, by name or
+// by URI: a resource, or what it may exchange tokens for.
+func (s *Server) ownTarget(client Client, q form) (string, *oauthError) {
+	asked := slices.Compact(slices.Sorted(slices.Values(slices.Concat(q["audience"], q["resource"]))))
+	switch {
+	case len(asked) == 0:
+		return s.cfg.DefaultAudience, nil
+	case len(asked) > 1:
+		return "", refuse("invalid_target", "one audience or resource at a time")
+	case asked[0] == s.cfg.DefaultAudience || slices.Contains(s.cfg.Resources, asked[0]) || slices.Contains(client.Exchange.Audiences, asked[0]):
+		return asked[0], nil
+	}
+	return "", refuse("invalid_target", "unknown resource")
 }
 
 func (s *Server) userToken(client Client, g grant) (*response, *oauthError) {

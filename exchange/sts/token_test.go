@@ -33,7 +33,14 @@ func TestClientCredentials(t *testing.T) {
 		t.Errorf("scope without asking: %q", got)
 	}
 	wantError(t, s.token("gateway", secret, with(form, url.Values{"scope": {"mcp:use"}})), 400, "invalid_scope")
-	wantError(t, s.token("gateway", secret, with(form, url.Values{"scope": nil, "resource": {tickets}})), 400, "invalid_target")
+	for _, name := range []string{"resource", "audience"} { // where it may exchange tokens to, it may go by itself
+		if c := s.claims(s.token("gateway", secret, with(form, url.Values{name: {tickets}, "requested_expires_in": {"7"}})).Access); c["aud"] != tickets || c["exp"].(float64)-c["iat"].(float64) != 7 {
+			t.Errorf("%s: %v", name, c)
+		}
+		wantError(t, s.token("gateway", secret, with(form, url.Values{name: {"http://elsewhere.example/"}})), 400, "invalid_target")
+	}
+	wantError(t, s.token("gateway", secret, with(form, url.Values{"resource": {tickets}, "audience": {gateway}})), 400, "invalid_target")
+	wantError(t, s.token("gateway", secret, with(form, url.Values{"requested_expires_in": {"0"}})), 400, "invalid_request")
 	wantError(t, s.token("web", "web secret", form), 400, "unauthorized_client")
 }
 

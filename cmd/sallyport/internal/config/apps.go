@@ -217,8 +217,14 @@ type TokenExchange struct {
 	UnlistedTools string `yaml:"unlistedTools" enum:"deny,allow"`
 
 	// Session is the token with which sessions, streams and answers to the MCP
-	// server's own requests are sent. Absent: these go without any token.
+	// server's own requests are sent. Absent: these go without a token, or, to a
+	// server that demands one even for that, with one that is exchanged for the
+	// agent as Discovery says.
 	Session *SessionToken `yaml:"session"`
+
+	// Discovery is the token with which the gateway finds out what the MCP server
+	// speaks, and reads its lists.
+	Discovery Discovery `yaml:"discovery"`
 
 	// Timeout bounds one exchange. Default 5s.
 	Timeout time.Duration `yaml:"timeout"`
@@ -340,6 +346,30 @@ type SessionToken struct {
 	Scopes []Scope `yaml:"scopes"`
 }
 
+// Discovery is the token for MCP servers that demand one even to say what they
+// are and have.
+type Discovery struct {
+	// Type is whose token the gateway shows. With clientCredentials it is one of its
+	// own (RFC 6749 §4.4), got from the connector and used until shortly before it
+	// expires: the lists are the same for all callers, before policies. With none,
+	// the default, nothing is shown until the server answers 401 or 403; then the
+	// same is done. With tokenExchange the lists are read with a token that is
+	// exchanged for the agent that asks: each caller has lists of its own, which
+	// nobody else is shown and which are read when it asks. That needs a
+	// toolNamespace.
+	Type string `yaml:"type" enum:"none,clientCredentials,tokenExchange"`
+
+	// TTL is how long the token lives, in whole seconds from 1s to 1h. Default 1m for
+	// one that is exchanged for an agent, and for the gateway's own what the
+	// authorization server likes. A token that lives longer is refused. An agent's
+	// lists are read again after this time at the latest.
+	TTL time.Duration `yaml:"ttl"`
+
+	// Scopes are asked for, exactly these, as in `tools`. Default none, and then the
+	// token may carry none.
+	Scopes []Scope `yaml:"scopes"`
+}
+
 // Scope is one OAuth scope, written as a map with a name or as the name alone.
 type Scope struct {
 	// Name is the scope-token of RFC 6749 §3.3: no spaces.
@@ -371,4 +401,5 @@ func (t *TokenExchange) setDefaults() {
 	t.TTLParameter = "requested_expires_in"
 	t.LongerLifetimes = "reject"
 	t.NarrowerScopes = "reject"
+	t.Discovery.Type = "none"
 }

@@ -116,6 +116,7 @@ func completeApps() []config.App {
 				Prompts:       []config.Prompt{{Name: "*", TTL: time.Minute, Scopes: []config.Scope{{Name: "file:Prompt"}}}},
 				Resources:     []config.Resource{{URI: "file:///reports/*", TTL: 7 * time.Second, Scopes: []config.Scope{{Name: "file:Report"}}}},
 				Session:       &config.SessionToken{TTL: time.Hour, Scopes: []config.Scope{{Name: "file:Session"}}},
+				Discovery:     config.Discovery{Type: "tokenExchange", TTL: 30 * time.Second, Scopes: []config.Scope{{Name: "file:Look"}}},
 				UnlistedTools: "allow", Timeout: 3 * time.Second, TTLParameter: "", ActorToken: "clientCredentials",
 				RequireAct: true, OpaqueTokens: true, Resource: "https://files.example.com/mcp", LongerLifetimes: "accept",
 				NarrowerScopes: "accept", SubjectClaim: "oid", RequireSubjectScopes: true, Reuse: 5 * time.Minute,

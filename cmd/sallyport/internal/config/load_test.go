@@ -63,7 +63,7 @@ func TestProblems(t *testing.T) {
 func TestSeedPageLoadsUnchanged(t *testing.T) {
 	opts := options(t)
 	cfg, problems := config.Load("testdata/seed.yaml", opts)
-	if len(problems) > 0 {
+	if config.Failed(problems) {
 		t.Fatal(problems)
 	}
 	if len(cfg.Apps) != 1 || cfg.Apps[0].Authorization.Outbound.TokenExchange == nil {

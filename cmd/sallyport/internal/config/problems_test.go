@@ -183,6 +183,12 @@ var problems = map[string][]string{
 		`32:21: environment variable NOT_SET is not set or empty; set it`,
 		`35:20: environment variable NOT_SET is not set or empty; set it`,
 	},
+	"exchange-discovery.bad": {
+		`34:19: discovery.type: tokenExchange gives each caller lists of its own, which cannot say for all whose a bare name is; write a toolNamespace.name in place of disabled: true, or type: clientCredentials`,
+		`35:18: ttl must be whole seconds from 1s to 1h`,
+		`36:22: scope "file:List file:Read" is not one OAuth scope; write one in each entry, without spaces`,
+		`60:19: type: unknown value "clientCredential"; did you mean "clientCredentials"?`,
+	},
 	"exchange-incomplete.bad": {
 		`30:9: tokenExchange.audience is missing; write the audience of the MCP server`,
 		`30:9: tokenExchange.idp is missing; name a connector`,
@@ -364,6 +370,9 @@ var problems = map[string][]string{
 		`43:33: scope "${args.scope}" is a template; arguments do not choose scopes: write each scope out, and let the policy judge the arguments`,
 		`48:26: scope "" is not one OAuth scope; write one in each entry, without spaces`,
 	},
+	"seed": {
+		`72:14: warning: url: tokens for "http://mcp-server.example.com:8080/mcp" cross the network in the clear, where others can read and use them; use https, or keep that network closed`,
+	},
 	"secret-missing.bad": {
 		`32:21: secret <files.hots> is not in the secret provider; add it there`,
 	},
@@ -501,6 +510,7 @@ var problems = map[string][]string{
 	"upstream-tls.bad": {
 		`21:14: tls has no effect on an http:// url; write https:// or remove tls`,
 		`21:14: unknown tls profile "internal"; did you mean "external"?`,
+		`22:14: warning: url: tokens for "http://files.example.com:8080/mcp" cross the network in the clear, where others can read and use them; use https, or keep that network closed`,
 	},
 	"userinfo.bad": {
 		`11:30: wellKnownEndpoint: the address carries a user name or password; remove it and use a secret in the key meant for it`,

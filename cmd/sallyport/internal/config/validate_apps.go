@@ -89,8 +89,12 @@ func (c *checker) upstream(a *App) {
 		return
 	}
 	parsed := c.address(&s.URL, "url")
-	if parsed != nil && (parsed.RawQuery != "" || parsed.ForceQuery) {
+	switch {
+	case parsed == nil:
+	case parsed.RawQuery != "" || parsed.ForceQuery:
 		c.errorf(c.place(&s.URL), "url: %s has a query; remove it", c.show(&s.URL))
+	case parsed.Scheme == "http" && a.Authorization.Outbound.Type == "tokenExchange" && !isLoopback(parsed.Hostname()):
+		c.warnf(c.place(&s.URL), "url: tokens for %s cross the network in the clear, where others can read and use them; use https, or keep that network closed", c.show(&s.URL))
 	}
 	if s.TLS != "" {
 		c.profile(&s.TLS)
@@ -174,6 +178,7 @@ func (c *checker) outbound(a *App) {
 			c.errorf(place, "outbound.type: tokenExchange needs an agent's token, but authorization.oauth.enabled is false; enable it or use unprotected")
 		}
 		c.tokenExchange(o.TokenExchange)
+		c.discovery(a)
 		c.longNames(a)
 	case "":
 		c.errorf(place, "authorization.outbound.type is missing; write tokenExchange, or unprotected for a server that asks for no token")
@@ -224,6 +229,18 @@ func (c *checker) tokenExchange(t *TokenExchange) {
 	}
 	if s := t.Session; s != nil {
 		c.grant("tokenExchange.session", &s.TTL, &s.Scopes, s)
+	}
+}
+
+// discovery checks the token that lists are read with.
+func (c *checker) discovery(a *App) {
+	d := &a.Authorization.Outbound.TokenExchange.Discovery
+	if c.place(&d.TTL) != nil {
+		c.lifetime(&d.TTL, d)
+	}
+	c.scopeList(d.Scopes)
+	if d.Type == "tokenExchange" && a.ToolNamespace.Disabled {
+		c.errorf(c.place(&d.Type, d), "discovery.type: tokenExchange gives each caller lists of its own, which cannot say for all whose a bare name is; write a toolNamespace.name in place of disabled: true, or type: clientCredentials")
 	}
 }
 

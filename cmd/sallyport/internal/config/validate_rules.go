@@ -53,13 +53,19 @@ func (c *checker) grant(label string, ttl *time.Duration, scopes *[]Scope, owner
 	switch place := c.place(ttl, owner); {
 	case c.place(ttl) == nil:
 		c.errorf(place, "%s has no ttl; write how long its token lives, such as ttl: 5s", label)
-	case *ttl < time.Second || *ttl > time.Hour || *ttl%time.Second != 0:
-		c.errorf(place, "ttl must be whole seconds from 1s to 1h")
+	default:
+		c.lifetime(ttl, owner)
 	}
 	if len(*scopes) == 0 {
 		c.warnf(c.place(scopes, owner), "%s has no scopes, so its token may carry none; list those that the MCP server demands", label)
 	}
 	c.scopeList(*scopes)
+}
+
+func (c *checker) lifetime(ttl *time.Duration, owner any) {
+	if *ttl < time.Second || *ttl > time.Hour || *ttl%time.Second != 0 {
+		c.errorf(c.place(ttl, owner), "ttl must be whole seconds from 1s to 1h")
+	}
 }
 
 // scopeList checks a list of scopes, each of which is written out: what arguments

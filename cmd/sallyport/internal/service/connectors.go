@@ -12,7 +12,7 @@ type connectorStats struct{ sources map[string]tokenSource }
 
 var (
 	exchangesDesc = prometheus.NewDesc("sallyport_connector_exchanges_total",
-		"Tokens asked for, by their end: exchanged, reused, minted, refused, unavailable or unacceptable.", []string{"app", "outcome"}, nil)
+		"Tokens asked for, by their end: exchanged, own (client credentials), reused, minted, refused, unavailable or unacceptable.", []string{"app", "outcome"}, nil)
 	unsentDesc = prometheus.NewDesc("sallyport_connector_unsent_total",
 		"Requests, of those that were unavailable, that were not sent: circuit_open or busy.", []string{"app", "reason"}, nil)
 	circuitDesc = prometheus.NewDesc("sallyport_connector_circuit_open",
@@ -47,6 +47,7 @@ func collectClient(ch chan<- prometheus.Metric, app string, s exchange.Stats) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), app)
 	}
 	count(exchangesDesc, s.Exchanged, "exchanged")
+	count(exchangesDesc, s.Own, "own")
 	count(exchangesDesc, s.Reused, "reused")
 	count(exchangesDesc, s.Refused, "refused")
 	count(exchangesDesc, s.Unavailable, "unavailable")

@@ -116,6 +116,7 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 		if x := a.Authorization.Outbound.TokenExchange; x != nil {
 			exchange := *x
 			exchange.Tools, exchange.Prompts, exchange.Resources, exchange.Session = nil, nil, nil, nil
+			exchange.Discovery = config.Discovery{}
 			exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = "", false, false
 			exchange.LongerLifetimes, exchange.NarrowerScopes, exchange.SubjectClaim, exchange.RequireSubjectScopes = "", "", "", false
 			a.Authorization.Outbound.TokenExchange = &exchange
