@@ -56,8 +56,9 @@ type ExchangeRule struct {
 	Tools         Rules
 	Prompts       Rules
 	Resources     Rules
-	Session       *TokenRule // what belongs to no single call: sessions, streams, answers; nil sends no token with it
-	AllowOthers   bool       // what the rules do not name gets a token without scopes; otherwise it is denied
+	Session       *TokenRule // what belongs to no single call: sessions, streams, answers; nil: see TokenSource
+	Discovery     Discovery
+	AllowOthers   bool // what the rules do not name gets a token without scopes; otherwise it is denied
 }
 
 // TokenRule is what one token may do, and for how long.
@@ -93,6 +94,7 @@ type IssuedToken struct {
 	Scopes    []string
 	Actors    []string
 	ExpiresIn time.Duration
+	Expiry    time.Time // zero when it is not known
 
 	Longer   bool // it lives longer than asked for
 	Narrower bool // it lacks some of the scopes asked for
@@ -140,10 +142,11 @@ func (x *ExchangeRule) rules(kind mcpparse.Target) Rules {
 
 // resolve finds the app that owns a name as agents see it, and the name as its upstream knows it. A prefix decides;
 // prefixes are checked at load to be no prefixes of each other. A bare name belongs to the app without a prefix, or,
-// where there are several, to the only one that lists it: a name that two claim is nobody's.
-func (g *Gate) resolve(kind mcpparse.Target, name string) (*App, string, bool) {
+// where there are several, to the only one that lists it: a name that two claim is nobody's. An app whose lists are each
+// caller's has a prefix; its resources are looked for in the lists of who asks.
+func (g *Gate) resolve(kind mcpparse.Target, name string, who *Caller) (*App, string, bool) {
 	if kind == mcpparse.Resource {
-		owner := g.app(g.cfg.Upstreams.Resource(name))
+		owner := g.app(g.cfg.Upstreams.Resource(name, who))
 		return owner, name, owner != nil
 	}
 	for _, a := range g.cfg.Apps {

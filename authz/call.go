@@ -17,7 +17,7 @@ import (
 
 // resolve finds the app behind a namespaced name or a URI.
 func (c *Call) resolve() *rejection {
-	app, name, ok := c.gate.resolve(c.msg.Target, c.msg.Name)
+	app, name, ok := c.gate.resolve(c.msg.Target, c.msg.Name, c.caller())
 	if !ok {
 		return c.unknown("no app owns this name")
 	}
@@ -103,7 +103,7 @@ var asked = map[mcpparse.Target]string{
 // the arguments unknown.
 func (g *Gate) Visible(ctx context.Context, app *App, kind mcpparse.Target, name string, r Request, id *token.Identity, version string) bool {
 	if kind != mcpparse.Resource {
-		if owner, _, ok := g.resolve(kind, app.Prefix+name); !ok || owner != app {
+		if owner, _, ok := g.resolve(kind, app.Prefix+name, nil); !ok || owner != app {
 			return false // the name leads elsewhere, or nowhere
 		}
 	}
@@ -120,7 +120,7 @@ func (g *Gate) visible(ctx context.Context, app *App, kind mcpparse.Target, name
 
 // peer is the caller as upstreams get to know it: by its own session, or, in the era without sessions, as the principal.
 func (c *Call) peer() Peer {
-	p := Peer{Owner: c.session.ID, Era: c.era, Session: c.session, Token: c.gate.TokenSource(c.caller())}
+	p := Peer{Owner: c.session.ID, Era: c.era, Session: c.session, Caller: c.caller(), Token: c.gate.TokenSource(c.caller())}
 	if p.Owner == "" {
 		p.Owner = PrincipalOwner(c.identity)
 	}

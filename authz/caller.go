@@ -24,14 +24,15 @@ func (g *Gate) Identify(ctx context.Context, r Request) (*Caller, *Reply) {
 	return &Caller{id, raw}, nil
 }
 
-// TokenSource returns how c's tokens for sessions and streams are got: by exchange where the app has a rule for them,
-// else there are none.
+// TokenSource returns how c's tokens for sessions and streams are got: by exchange, where the app has a rule for them, or
+// the upstream is known to demand a token for everything. Else there are none.
 func (g *Gate) TokenSource(c *Caller) TokenSource {
-	return func(ctx context.Context, app *App) (string, error) {
-		if app.Exchange == nil || app.Exchange.Session == nil {
+	return func(ctx context.Context, app *App, demanded bool) (string, error) {
+		x := app.Exchange
+		if x == nil || x.Session == nil && x.Discovery.Type == DiscoverBare && !demanded {
 			return "", nil
 		}
-		issued, err := g.exchange(ctx, app, *app.Exchange.Session, c)
+		issued, err := g.exchange(ctx, app, x.forAgents(), c)
 		if err != nil {
 			return "", err
 		}

@@ -155,7 +155,7 @@ func (c *Call) lookup() (target, *rejection) {
 	m := c.msg
 	t, ok := served[c.era][m.Method]
 	info, known := mcpparse.LookupMethod(m.Method)
-	if ok && known && info.Kind == m.Kind && c.gate.cfg.Upstreams.Serves(m.Method, c.era) {
+	if ok && known && info.Kind == m.Kind && c.gate.cfg.Upstreams.Serves(m.Method, c.era, c.caller()) {
 		return t, c.wishes()
 	}
 	status := 200 // what clients of the stateful protocol expect; a 4xx is a transport failure to them

@@ -33,10 +33,10 @@ type Upstreams interface {
 	Resend(ctx context.Context, app *App, p Peer, leg Leg, call Resent) (*Reply, error)
 	// Lists reports whether app's last good list has a tool or prompt of this name.
 	Lists(app *App, kind mcpparse.Target, name string) bool
-	// Serves reports whether any upstream offers what a method is for, to agents of an era.
-	Serves(method string, era mcpparse.Era) bool
-	// Resource returns the name of the only app that has a resource; "" when none has it, or several claim it.
-	Resource(uri string) string
+	// Serves reports whether any upstream offers who what a method is for, in an era.
+	Serves(method string, era mcpparse.Era, who *Caller) bool
+	// Resource returns the name of the only app that has a resource for who; "" when none has it, or several claim it.
+	Resource(uri string, who *Caller) string
 	// Touch marks an agent's session as used. It reports false when the session has ended; an error means that this
 	// cannot be found out.
 	Touch(ctx context.Context, s session.Session) (bool, error)
@@ -47,11 +47,13 @@ type Peer struct {
 	Owner   string          // whose upstream sessions are used: nothing crosses from one owner to another
 	Era     mcpparse.Era    // that the agent speaks
 	Session session.Session // the agent's; zero when it has none
-	Token   TokenSource     // for what belongs to no single call
+	Caller  *Caller
+	Token   TokenSource // for what belongs to no single call
 }
 
 // TokenSource gets a token for what belongs to no single call, such as opening a session; "" where none is to be sent.
-type TokenSource func(ctx context.Context, app *App) (string, error)
+// demanded says that app's upstream is known to want one.
+type TokenSource func(ctx context.Context, app *App, demanded bool) (string, error)
 
 // Leg is how one upstream is spoken to.
 type Leg struct {

@@ -111,8 +111,10 @@ func (f *upstreams) Lists(a *authz.App, _ mcpparse.Target, name string) bool {
 	return f.lists[name] || f.lists[a.Name+"/"+name]
 }
 
-func (f *upstreams) Serves(method string, _ mcpparse.Era) bool { return !f.lacks[method] }
-func (f *upstreams) Resource(uri string) string                { return f.owns[uri] }
+func (f *upstreams) Serves(method string, _ mcpparse.Era, _ *authz.Caller) bool {
+	return !f.lacks[method]
+}
+func (f *upstreams) Resource(uri string, _ *authz.Caller) string { return f.owns[uri] }
 
 func (f *upstreams) Touch(_ context.Context, s session.Session) (bool, error) {
 	return !f.ended[s.ID], f.touchErr

@@ -178,30 +178,46 @@ func TestAgain(t *testing.T) {
 // Tokens for sessions and streams are got by exchange, where a rule says which, and never the agent's own.
 func TestTokenSource(t *testing.T) {
 	rule := &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: time.Minute}
+	look := &authz.TokenRule{Scopes: []string{"item:Look"}, Lifetime: 20 * time.Second}
 	for _, test := range []struct {
-		name   string
-		app    string
-		change func(w *world)
-		want   string
-		fails  bool
+		name     string
+		app      string
+		demanded bool
+		change   func(w *world)
+		want     string
+		fails    bool
+		asked    *authz.TokenRule
 	}{
-		{"no rule", "items", func(*world) {}, "", false},
-		{"unprotected", "open", func(*world) {}, "", false},
-		{"a rule", "items", func(w *world) { w.items.Exchange.Session = rule }, issuedToken, false},
-		{"refused", "items", func(w *world) { w.items.Exchange.Session, w.exchanger.err = rule, errors.New("no") }, "", true},
-		{"the agent's own", "items", func(w *world) { w.items.Exchange.Session, w.exchanger.issued.Value = rule, agentToken }, "", true},
-		{"none", "items", func(w *world) { w.items.Exchange.Session, w.exchanger.issued = rule, nil }, "", true},
+		{"no rule", "items", false, func(*world) {}, "", false, nil},
+		{"unprotected", "open", true, func(*world) {}, "", false, nil},
+		{"a rule", "items", false, func(w *world) { w.items.Exchange.Session = rule }, issuedToken, false, rule},
+		{"refused", "items", false, func(w *world) { w.items.Exchange.Session, w.exchanger.err = rule, errors.New("no") }, "", true, rule},
+		{"the agent's own", "items", false, func(w *world) { w.items.Exchange.Session, w.exchanger.issued.Value = rule, agentToken }, "", true, rule},
+		{"none", "items", false, func(w *world) { w.items.Exchange.Session, w.exchanger.issued = rule, nil }, "", true, rule},
+		{"demanded, and nothing said", "items", true, func(*world) {}, issuedToken, false, &authz.TokenRule{Lifetime: time.Minute}},
+		{"demanded, and said for discovery", "items", true, func(w *world) { w.items.Exchange.Discovery.TokenRule = *look }, issuedToken, false, look},
+		{"demanded, and said for both", "items", true, func(w *world) {
+			w.items.Exchange.Session, w.items.Exchange.Discovery.TokenRule = rule, *look
+		}, issuedToken, false, rule},
+		{"known to demand it", "items", false, func(w *world) {
+			w.items.Exchange.Discovery = authz.Discovery{Type: authz.DiscoverAsGateway, TokenRule: *look}
+		}, issuedToken, false, look},
 	} {
 		w := newWorld(t, test.change)
 		caller, _ := w.gate.Identify(t.Context(), post())
 		app := map[string]*authz.App{"items": w.items, "open": w.open}[test.app]
-		got, err := w.gate.TokenSource(caller)(t.Context(), app)
+		got, err := w.gate.TokenSource(caller)(t.Context(), app, test.demanded)
 		if got != test.want || (err != nil) != test.fails {
 			t.Errorf("%s: %q, %v", test.name, got, err)
 		}
-		if n := len(w.exchanger.requests); n > 0 && (w.exchanger.requests[0].SubjectToken != agentToken || !cmp.Equal(w.exchanger.requests[0].TokenRule, *rule)) {
-			t.Errorf("%s: %+v", test.name, w.exchanger.requests)
+		var asked *authz.TokenRule
+		if len(w.exchanger.requests) > 0 {
+			asked = &w.exchanger.requests[0].TokenRule
+			if w.exchanger.requests[0].SubjectToken != agentToken {
+				t.Errorf("%s: %+v", test.name, w.exchanger.requests)
+			}
 		}
+		diff(t, test.name, test.asked, asked)
 	}
 }
 

@@ -360,7 +360,7 @@ type request struct {
 }
 
 var client = &http.Client{
-	Transport:     listening{http.DefaultTransport},
+	Transport:     eavesdropper{http.DefaultTransport},
 	Timeout:       30 * time.Second,
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }

@@ -146,10 +146,10 @@ func (w *world) hearMetrics() {
 	}
 }
 
-// listening is a client's transport that hears the answers of the worlds' gateways.
-type listening struct{ http.RoundTripper }
+// eavesdropper is a client's transport that hears the answers of the worlds' gateways.
+type eavesdropper struct{ http.RoundTripper }
 
-func (l listening) RoundTrip(r *http.Request) (*http.Response, error) {
+func (l eavesdropper) RoundTrip(r *http.Request) (*http.Response, error) {
 	resp, err := l.RoundTripper.RoundTrip(r)
 	if known, ok := worlds.Load(r.URL.Host); ok && err == nil {
 		heard := known.(*leaks)

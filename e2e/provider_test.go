@@ -33,8 +33,10 @@ type provider struct {
 	mu       sync.Mutex
 	override func(w http.ResponseWriter, r *http.Request) bool // takes over the token endpoint
 	logins   []string                                          // scope of the logins
-	forms    []url.Values                                      // token requests, as they came
-	auths    []string                                          // their Authorization headers
+	forms    []url.Values                                      // token exchanges, as they came
+	own      []url.Values                                      // requests for tokens of the gateway's own
+	noOwn    bool                                              // it refuses these
+	auths    []string                                          // Authorization headers of the exchanges
 	leaks    *leaks                                            // what becomes of the tokens; nil for nobody's business
 }
 
@@ -113,6 +115,12 @@ func (p *provider) intercept(w http.ResponseWriter, r *http.Request) (url.Values
 	}
 	form, _ := url.ParseQuery(body.String())
 	r.Body = readCloser(body.String())
+	if form.Get("grant_type") == "client_credentials" {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.own = append(p.own, form)
+		return form, p.noOwn && refuseClient(w)
+	}
 	if !strings.HasSuffix(form.Get("grant_type"), "token-exchange") {
 		return form, false
 	}
@@ -129,6 +137,21 @@ func (p *provider) exchanges() []url.Values {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]url.Values(nil), p.forms...)
+}
+
+// ownTokens are the client credentials requests that arrived.
+func (p *provider) ownTokens() []url.Values {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]url.Values(nil), p.own...)
+}
+
+// refuseClient is the answer to a client that may not use a grant (RFC 6749 §5.2).
+func refuseClient(w http.ResponseWriter) bool {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusBadRequest)
+	_, _ = w.Write([]byte(`{"error":"unauthorized_client"}`))
+	return true
 }
 
 func (p *provider) setOverride(f func(w http.ResponseWriter, r *http.Request) bool) {

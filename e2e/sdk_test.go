@@ -171,8 +171,22 @@ var scopes = map[string]string{"listItems": "item:List", "getItem": "item:Get", 
 
 // bearerGuard lets everybody look, and demands a token of the provider's, with the tool's scope, for a call.
 func (p *provider) bearerGuard(t *testing.T, audience string) func(http.Handler) http.Handler {
+	verify := p.tokenVerifier(t, audience)
+	return func(open http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			handler := open
+			if m := peek(r); m.Method == "tools/call" {
+				handler = auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{Scopes: []string{scopes[m.Params.Name]}})(open)
+			}
+			handler.ServeHTTP(w, r)
+		})
+	}
+}
+
+// tokenVerifier accepts the provider's tokens for an audience.
+func (p *provider) tokenVerifier(t *testing.T, audience string) auth.TokenVerifier {
 	key := p.publicKey(t)
-	verify := func(_ context.Context, raw string, _ *http.Request) (*auth.TokenInfo, error) {
+	return func(_ context.Context, raw string, _ *http.Request) (*auth.TokenInfo, error) {
 		c := jwt.MapClaims{}
 		if _, err := jwt.ParseWithClaims(raw, c, func(*jwt.Token) (any, error) { return key, nil }, jwt.WithValidMethods([]string{"ES256"}),
 			jwt.WithAudience(audience), jwt.WithIssuer(p.URL), jwt.WithExpirationRequired()); err != nil {
@@ -182,15 +196,6 @@ func (p *provider) bearerGuard(t *testing.T, audience string) func(http.Handler)
 		scope, _ := c["scope"].(string)
 		sub, _ := c.GetSubject()
 		return &auth.TokenInfo{UserID: sub, Scopes: strings.Fields(scope), Expiration: exp.Time}, nil
-	}
-	return func(open http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			handler := open
-			if m := peek(r); m.Method == "tools/call" {
-				handler = auth.RequireBearerToken(verify, &auth.RequireBearerTokenOptions{Scopes: []string{scopes[m.Params.Name]}})(open)
-			}
-			handler.ServeHTTP(w, r)
-		})
 	}
 }
 

@@ -101,7 +101,9 @@ func TestClientCredentialsOfEntra(t *testing.T) {
 
 func TestClientCredentialsFail(t *testing.T) {
 	s := serve(t, (*httptest.Server).Start)
-	s.set(func(w http.ResponseWriter, _ url.Values) { writeJSON(w, 400, map[string]any{"error": "unauthorized_client"}) })
+	s.set(func(w http.ResponseWriter, _ url.Values) {
+		writeJSON(w, 400, map[string]any{"error": "unauthorized_client"})
+	})
 	c := s.client(t)
 	token, err := c.ClientCredentials(t.Context(), request())
 	if e := wantKind(t, token, err, Refused, nil); e.Code != "unauthorized_client" {

@@ -34,8 +34,8 @@ func (u *upstreams) Resend(_ context.Context, _ *authz.App, _ authz.Peer, _ auth
 	return &authz.Reply{Status: 200, Body: mcpparse.ResultBody(call.ID, []byte("{}"))}, nil
 }
 func (*upstreams) Lists(*authz.App, mcpparse.Target, string) bool       { return true }
-func (*upstreams) Serves(string, mcpparse.Era) bool                     { return true }
-func (*upstreams) Resource(string) string                               { return "a" }
+func (*upstreams) Serves(string, mcpparse.Era, *authz.Caller) bool      { return true }
+func (*upstreams) Resource(string, *authz.Caller) string                { return "a" }
 func (*upstreams) Touch(context.Context, session.Session) (bool, error) { return true, nil }
 
 // records counts decisions by outcome, and can be made to fail.

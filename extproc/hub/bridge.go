@@ -236,7 +236,7 @@ func (k *carry) mirrors() http.Header {
 	if mcpparse.MirrorsName(k.m.Method) {
 		header.Set("Mcp-Name", mcpparse.EncodeHeader(k.ticket.Name))
 	}
-	if tool, ok := k.h.find(k.app, mcpparse.Tool, k.ticket.Name); ok && k.m.Method == "tools/call" {
+	if tool, ok := k.u.find(mcpparse.Tool, k.ticket.Name); ok && k.m.Method == "tools/call" {
 		for _, p := range tool.params {
 			if value, ok := p.Value(k.m.Arguments); ok {
 				header[p.Header] = []string{value}

@@ -75,7 +75,7 @@ func (k *carry) open() *authz.Reply {
 	}
 	k.ticket = t
 	if k.app = appOf(k.c.gate, t.App); k.app != nil {
-		k.u = k.h.upstream(k.app)
+		k.u = k.h.upstreamFor(k.app, k.c.who)
 		return nil
 	}
 	if t.Reply == nil {
@@ -164,7 +164,7 @@ func (k *carry) reopen(ctx context.Context) error {
 	if err := k.h.store.RemoveUpstream(ctx, k.owner(), k.app.Name, k.ticket.Leg.SessionID); err != nil {
 		return err
 	}
-	p := authz.Peer{Owner: k.owner(), Era: k.era, Session: k.s, Token: k.c.gate.TokenSource(k.c.who)}
+	p := authz.Peer{Owner: k.owner(), Era: k.era, Session: k.s, Caller: k.c.who, Token: k.c.gate.TokenSource(k.c.who)}
 	leg, err := k.h.Leg(ctx, k.app, p)
 	if err == nil && leg.Era != k.ticket.Leg.Era {
 		err = fmt.Errorf("%w: it speaks another era now", ErrUnavailable)

@@ -18,6 +18,7 @@ import (
 
 const (
 	listDeadline  = 5 * time.Second  // for one page, and for a caller who waits for a first list
+	firstPatience = 2 * time.Second  // of initialize with lists that have never been read
 	drainDeadline = 10 * time.Second // for all pages of all lists
 	maxPages      = 100
 	maxItems      = 5000
@@ -111,6 +112,16 @@ func (u *upstream) list() (c *catalogue, down bool) {
 	return u.catalogue, u.down || u.catalogue == nil
 }
 
+// shown is list for showing: what was read in a caller's name is shown no longer than the token was good that it was read
+// with.
+func (u *upstream) shown(now time.Time) (c *catalogue, down bool) {
+	c, down = u.list()
+	if c != nil && u.principal != "" && !now.Before(c.expires) {
+		return nil, true
+	}
+	return c, down
+}
+
 func (u *upstream) attempted() bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -135,7 +146,13 @@ func (h *Hub) stale(u *upstream) {
 	}
 	if u.next.After(due) {
 		u.next = due
-		time.AfterFunc(due.Sub(now), h.wake)
+		time.AfterFunc(due.Sub(now), func() {
+			if u.principal != "" { // no tick does it
+				h.refresh(u)
+				return
+			}
+			h.wake()
+		})
 	}
 }
 
@@ -166,6 +183,9 @@ func (u *upstream) begin() {
 
 func (h *Hub) refreshDue() {
 	for _, a := range h.cfg.Gate().Apps() {
+		if a.DiscoversAsAgent() {
+			continue
+		}
 		u := h.upstream(a)
 		h.refresh(u)
 		h.watch(u)
@@ -185,7 +205,7 @@ func (h *Hub) refresh(u *upstream) <-chan singleflight.Result {
 	})
 }
 
-// readLists reads u's lists, with no token, and keeps them. A failure keeps the last good ones.
+// readLists reads u's lists and keeps them. A failure keeps the last good ones.
 func (h *Hub) readLists(ctx context.Context, u *upstream) {
 	u.begin()
 	c, err := h.fetch(ctx, u)
@@ -193,9 +213,11 @@ func (h *Hub) readLists(ctx context.Context, u *upstream) {
 		c = nil
 	}
 	before, wasDown := u.listed(c, h.cfg.Now())
-	h.cfg.Metrics.read(u.name, c)
+	h.cfg.Metrics.read(u, c, unauthorized(err))
 	log := h.cfg.Log.With("app", u.name)
 	switch {
+	case err != nil && !wasDown && u.principal != "":
+		log.Info("lists not available to a caller", "error", err)
 	case err != nil && !wasDown:
 		log.Warn("lists not available", "error", err)
 	case err == nil && wasDown:
@@ -207,7 +229,11 @@ func (h *Hub) readLists(ctx context.Context, u *upstream) {
 	if c.dropped != "" && (before == nil || before.dropped != c.dropped) {
 		log.Warn("items dropped from the lists: bad, repeated or too long names, or bad x-mcp-header", "names", c.dropped)
 	}
-	if !c.same(before) {
+	if u.principal != "" {
+		h.trim()
+	}
+	// Lists of one caller's that were never shown are no change to anybody.
+	if !c.same(before) && (before != nil || u.principal == "") {
 		h.changes.announce()
 	}
 }
@@ -220,6 +246,10 @@ func (h *Hub) fetch(ctx context.Context, u *upstream) (*catalogue, error) {
 		u.doubt() // the probe opens a session
 		c, err = h.fetchOnce(ctx, u)
 	}
+	if errors.Is(err, errGuarded) && u.isBarred() == nil && h.demand(u) { // it says what it speaks to anybody, and the rest to few
+		u.doubt()
+		c, err = h.fetchOnce(ctx, u)
+	}
 	return c, err
 }
 
@@ -229,12 +259,19 @@ type asker func(ctx context.Context, method string, params []byte) ([]byte, erro
 // asker returns how the hub itself asks u, in the era that u speaks.
 func (h *Hub) asker(ctx context.Context, u *upstream) (asker, error) {
 	e, err := h.speaks(ctx, u)
+	if err == nil {
+		err = u.isBarred()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if e.modern {
-		l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}
 		return func(ctx context.Context, method string, params []byte) ([]byte, error) {
+			token, err := h.credential(ctx, u)
+			if err != nil {
+				return nil, err
+			}
+			l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern, token: token}
 			a, err := h.client.call(ctx, l, method, params)
 			return a.result, err
 		}, nil
@@ -244,12 +281,16 @@ func (h *Hub) asker(ctx context.Context, u *upstream) (asker, error) {
 		return nil, err
 	}
 	return func(ctx context.Context, method string, params []byte) ([]byte, error) {
-		return h.ask(ctx, u, hubOwner(u), s, "", method, params)
+		token, err := h.credential(ctx, u)
+		if err != nil {
+			return nil, err
+		}
+		return h.ask(ctx, u, hubOwner(u), s, token, method, params)
 	}, nil
 }
 
 // hubOwner owns the hub's own connections. No agent's or principal's key looks like it.
-func hubOwner(u *upstream) string { return "hub at " + u.name }
+func hubOwner(u *upstream) string { return "hub at " + u.name + u.principal }
 
 // ownSession returns the hub's own session at a legacy upstream.
 func (h *Hub) ownSession(ctx context.Context, u *upstream) (UpstreamSession, error) {
@@ -259,14 +300,18 @@ func (h *Hub) ownSession(ctx context.Context, u *upstream) (UpstreamSession, err
 	if s.Version != "" {
 		return s, nil
 	}
+	token, err := h.credential(ctx, u)
+	if err != nil {
+		return UpstreamSession{}, err
+	}
 	if u.old {
-		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, "")
+		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, token)
 		if err != nil {
 			return UpstreamSession{}, err
 		}
 		return UpstreamSession{App: u.name, Route: u.route, ID: conn.id, Version: conn.version}, nil
 	}
-	s, _, err := h.handshake(ctx, u, session.Session{}, "")
+	s, _, err = h.handshake(ctx, u, session.Session{}, token)
 	if err == nil {
 		u.keepOwn(s)
 	}
@@ -299,6 +344,9 @@ func (h *Hub) fetchOnce(ctx context.Context, u *upstream) (*catalogue, error) {
 		c.left += b.left
 	}
 	c.dropped = strings.Join(dropped, ", ")
+	if end := u.readUntil(); !end.IsZero() && end.Before(c.expires) {
+		c.expires = end
+	}
 	return c, nil
 }
 

@@ -233,7 +233,7 @@ func TestResource(t *testing.T) {
 			h := newHub(t, gate, via)
 			listTools(t, h, "alice") // all is read
 			for uri, want := range test.want {
-				if got := h.Resource(uri); got != want {
+				if got := h.Resource(uri, nil); got != want {
 					t.Errorf("%q: %q, want %q", uri, got, want)
 				}
 			}
@@ -267,7 +267,7 @@ func TestTemplatesAreBounded(t *testing.T) {
 		"t0:b": "up", fmt.Sprintf("t%d:b", maxMatchers-1): "up", fmt.Sprintf("t%d:b", maxMatchers): "",
 		"t0:" + strings.Repeat("b", maxMatched): "", "x:b": "", "x:" + strings.Repeat("a", maxTemplate) + "b": "",
 	} {
-		if got := h.Resource(uri); got != want {
+		if got := h.Resource(uri, nil); got != want {
 			t.Errorf("%.40q belongs to %q, want %q", uri, got, want)
 		}
 	}

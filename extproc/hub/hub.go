@@ -27,6 +27,7 @@ type Gate interface {
 	Visible(ctx context.Context, app *authz.App, target mcpparse.Target, name string, r authz.Request, id *token.Identity, version string) bool
 	Owner(id *token.Identity, path string) session.Owner
 	TokenSource(c *authz.Caller) authz.TokenSource
+	DiscoveryToken(ctx context.Context, app *authz.App, who *authz.Caller) (*authz.IssuedToken, error)
 	OpenTicket(sealed string, c *authz.Caller, s session.Session, body []byte) (authz.Ticket, error)
 	Again(ctx context.Context, r authz.Request, s session.Session, body []byte) (authz.Ticket, *authz.Reply)
 }
@@ -67,12 +68,13 @@ type Hub struct {
 
 	mu        sync.RWMutex
 	upstreams map[string]*upstream // by app name
+	callers   perCaller
 
 	viewsMu sync.Mutex
 	views   *lru[view, []bool]
 
 	flights    singleflight.Group // probes, handshakes and list fetches under way
-	closing    chan UpstreamSession
+	closing    chan ending
 	changes    changes
 	woken      chan struct{}   // something is due before the next tick
 	life       context.Context // of what outlives the request that started it
@@ -125,8 +127,9 @@ func New(cfg Config) (*Hub, error) {
 		conns:     newOldConns(),
 		holdings:  newHoldings(),
 		upstreams: map[string]*upstream{},
+		callers:   newPerCaller(),
 		views:     newLRU[view, []bool](maxViews),
-		closing:   make(chan UpstreamSession, closeBacklog),
+		closing:   make(chan ending, closeBacklog),
 		woken:     make(chan struct{}, 1),
 		work:      group{log: cfg.Log},
 	}
@@ -164,7 +167,7 @@ func (h *Hub) Run(ctx context.Context) error {
 		if err != nil && ctx.Err() == nil {
 			h.cfg.Log.Error("the session store does not answer", "error", err)
 		}
-		h.closeLater(idle...)
+		h.closeLater(nil, idle...) // the agent is gone, and its token with it
 		select {
 		case <-ctx.Done():
 			return nil
@@ -185,10 +188,11 @@ func (h *Hub) wake() {
 // Drain ends the open event streams, which would otherwise keep the process from ending. Calls go on.
 func (h *Hub) Drain() { h.endStreams() }
 
-// Ready reports whether every app's list has been asked for once, with or without success.
+// Ready reports whether every app's list has been asked for once, with or without success. Lists that are each caller's
+// are not waited for.
 func (h *Hub) Ready() bool {
 	for _, a := range h.cfg.Gate().Apps() {
-		if !h.upstream(a).attempted() {
+		if !a.DiscoversAsAgent() && !h.upstream(a).attempted() {
 			return false
 		}
 	}
@@ -207,10 +211,14 @@ func (h *Hub) upstream(a *authz.App) *upstream {
 	defer h.mu.Unlock()
 	u = h.upstreams[a.Name]
 	if !u.is(a) {
-		u = &upstream{name: a.Name, route: a.Route, prefix: a.Prefix, fixed: a.Era, old: a.OldTransport != nil, base: a.OldTransport}
+		u = newUpstream(a)
 		h.upstreams[a.Name] = u
 	}
 	return u
+}
+
+func newUpstream(a *authz.App) *upstream {
+	return &upstream{name: a.Name, route: a.Route, prefix: a.Prefix, fixed: a.Era, old: a.OldTransport != nil, base: a.OldTransport}
 }
 
 // appOf returns the app of this name in a gate; nil when there is none.
@@ -233,6 +241,7 @@ func (h *Hub) prune() {
 	for _, a := range h.cfg.Gate().Apps() {
 		kept[a.Name] = true
 	}
+	h.forgetCallers(kept)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name := range h.upstreams {

@@ -32,6 +32,8 @@ type testGate struct {
 	hidden  func(subject, name string) bool
 	expires time.Time // of every caller's token
 	token   string    // for what belongs to no single call
+
+	discovery func(app *authz.App, who *authz.Caller) (*authz.IssuedToken, error) // gets tokens for the hub itself
 }
 
 func (g *testGate) Identify(_ context.Context, r authz.Request) (*authz.Caller, *authz.Reply) {
@@ -57,7 +59,11 @@ func (g *testGate) Owner(id *token.Identity, path string) session.Owner {
 }
 
 func (g *testGate) TokenSource(*authz.Caller) authz.TokenSource {
-	return func(context.Context, *authz.App) (string, error) { return g.token, nil }
+	return func(context.Context, *authz.App, bool) (string, error) { return g.token, nil }
+}
+
+func (g *testGate) DiscoveryToken(_ context.Context, app *authz.App, who *authz.Caller) (*authz.IssuedToken, error) {
+	return g.discovery(app, who)
 }
 
 // OpenTicket and Again are for calls that the hub carries, whose tests have a real gate: see newGateway.

@@ -165,7 +165,7 @@ func (i *inbox) pass(relay *session.Relay) func(mcpparse.Event) error {
 		case relayed.Message.Method == updatedMethod && !i.h.readable(context.Background(), i.c, relay.App, relayed.Message, i.s.Version):
 			return nil
 		case isListChanged(relayed.Message):
-			i.h.staleApp(i.c.gate, relay.App)
+			i.h.staleApp(i.c, relay.App)
 			if relayed.Event.HasID { // its place in the stream is kept
 				return i.stream.send(mcpparse.Event{ID: relayed.Event.ID, HasID: true})
 			}
@@ -192,9 +192,9 @@ func (h *Hub) withheld(app, reason string) {
 }
 
 // staleApp has the lists of an app read again.
-func (h *Hub) staleApp(g Gate, app string) {
-	if a := appOf(g, app); a != nil {
-		h.stale(h.upstream(a))
+func (h *Hub) staleApp(c caller, app string) {
+	if a := appOf(c.gate, app); a != nil {
+		h.stale(h.upstreamFor(a, c.who))
 	}
 }
 
@@ -286,7 +286,7 @@ func (i *inbox) attach(ctx context.Context, work *group, attached map[string]con
 		return
 	}
 	for _, at := range open {
-		u, token := i.toward(at.App)
+		u, _ := i.toward(at.App)
 		if u == nil || u.old || at.ID == "" {
 			continue // an old transport's connection brings its messages by itself
 		}
@@ -296,6 +296,7 @@ func (i *inbox) attach(ctx context.Context, work *group, attached map[string]con
 		}
 		begin(at.App+" "+at.ID, func(ctx context.Context) {
 			began := func() { i.began(at.ID, true) }
+			token := func(ctx context.Context) (string, error) { return i.h.tokens(i.c)(ctx, at) }
 			i.h.sessionStream(ctx, legOf(at, ""), token, last, began, i.pass(i.relay(at, session.StreamEvent)))
 		})
 	}
@@ -323,7 +324,7 @@ func (i *inbox) subscriptions(ctx context.Context) map[string][]string {
 	}
 	out := map[string][]string{}
 	for _, a := range i.c.gate.Apps() {
-		if e, _ := i.h.upstream(a).offering(); e.legacy || !e.modern {
+		if e, _ := i.h.upstreamFor(a, i.c.who).offering(); e.legacy || !e.modern {
 			continue
 		}
 		out[a.Name] = nil
@@ -356,8 +357,8 @@ func (h *Hub) toward(c caller, app string) (*upstream, func(context.Context) (st
 	if a == nil {
 		return nil, nil
 	}
-	source := c.gate.TokenSource(c.who)
-	return h.upstream(a), func(ctx context.Context) (string, error) { return source(ctx, a) }
+	u, source := h.upstreamFor(a, c.who), c.gate.TokenSource(c.who)
+	return u, func(ctx context.Context) (string, error) { return source(ctx, a, u.demands()) }
 }
 
 // tellChanges tells the agent when the lists that it may see have changed.

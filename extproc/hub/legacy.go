@@ -63,7 +63,7 @@ func (h *Hub) inSession(ctx context.Context, c caller, s session.Session, m mcpp
 	case mcpparse.Response:
 		return h.answered(ctx, c, s, m)
 	}
-	offered := h.offered(c.gate.Apps(), mcpparse.EraLegacy)
+	offered := h.offered(c.gate.Apps(), mcpparse.EraLegacy, c.who)
 	k, isList := listOf(m.Method)
 	switch {
 	case m.Method == "ping":
@@ -78,7 +78,7 @@ func (h *Hub) inSession(ctx context.Context, c caller, s session.Session, m mcpp
 
 // initialize opens a session. An id that the client brought along is not looked at: ids are ours to choose.
 func (h *Hub) initialize(ctx context.Context, c caller, m mcpparse.Message) authz.Reply {
-	s, body := h.hello(c, m)
+	s, body := h.hello(ctx, c, m)
 	if h.cfg.SessionHeader == "" {
 		return result(m.ID, body)
 	}
@@ -91,7 +91,8 @@ func (h *Hub) initialize(ctx context.Context, c caller, m mcpparse.Message) auth
 }
 
 // hello reads initialize, and says what there is.
-func (h *Hub) hello(c caller, m mcpparse.Message) (session.Session, []byte) {
+func (h *Hub) hello(ctx context.Context, c caller, m mcpparse.Message) (session.Session, []byte) {
+	h.awaitFirst(ctx, c)
 	s := session.Session{ID: session.NewID(), Version: negotiate(m.InitializeVersion), Issued: h.cfg.Now(),
 		Capabilities: session.ReadCapabilities(m.Param("capabilities"))}
 	info := m.Param("clientInfo")
@@ -99,7 +100,7 @@ func (h *Hub) hello(c caller, m mcpparse.Message) (session.Session, []byte) {
 	s.ClientVer, _ = mcpparse.Text(mcpparse.Member(info, "version"))
 	return s, encode(initializeResult{
 		ProtocolVersion: s.Version,
-		Capabilities:    h.offered(c.gate.Apps(), mcpparse.EraLegacy).capabilities(h.cfg.SessionHeader != "" || c.req.Path != h.cfg.Paths.MCP),
+		Capabilities:    h.offered(c.gate.Apps(), mcpparse.EraLegacy, c.who).capabilities(h.cfg.SessionHeader != "" || c.req.Path != h.cfg.Paths.MCP),
 		ServerInfo:      h.client.self,
 	})
 }
@@ -204,7 +205,7 @@ func (h *Hub) endSession(ctx context.Context, c caller) authz.Reply {
 	if refusal != nil {
 		return *refusal
 	}
-	if err := h.end(ctx, s.ID); err != nil {
+	if err := h.end(ctx, s.ID, h.tokens(c)); err != nil {
 		return h.storeFailed(nil, err)
 	}
 	return authz.Reply{Status: http.StatusNoContent}
@@ -263,11 +264,11 @@ func (h *Hub) at(ctx context.Context, c caller, s UpstreamSession, do func(conte
 	if a == nil {
 		return errors.New("the app is gone")
 	}
-	token, err := c.gate.TokenSource(c.who)(ctx, a)
+	token, err := h.tokens(c)(ctx, s)
 	if err != nil {
 		return err
 	}
-	return do(ctx, h.upstream(a), s, token)
+	return do(ctx, h.upstreamFor(a, c.who), s, token)
 }
 
 // notified passes a notification on to whom it concerns.

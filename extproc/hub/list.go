@@ -82,14 +82,14 @@ func badCursor(m mcpparse.Message) authz.Reply {
 // merge puts together what c may see. It waits only for lists that were never read, and not beyond their deadline.
 func (h *Hub) merge(ctx context.Context, c caller, k kind, version string) merged {
 	apps := c.gate.Apps()
-	h.awaitFirst(ctx, apps)
+	h.awaitLists(ctx, c)
 	now := h.cfg.Now()
 	out := merged{ttl: maxListTTL}
 	var b bytes.Buffer
 	b.WriteByte('[')
-	claimed := h.claimed(apps, k)
+	claimed := h.claimed(c, k)
 	for _, a := range apps {
-		cat, down := h.upstream(a).list()
+		cat, down := h.upstreamFor(a, c.who).shown(now)
 		visible := h.visible(ctx, c, a, cat, k, version)
 		shown := 0
 		for n, i := range cat.items(k) {
@@ -114,10 +114,10 @@ func (h *Hub) merge(ctx context.Context, c caller, k kind, version string) merge
 }
 
 // claimed counts the apps that list a name. What two claim is nobody's: neither listed nor to be had.
-func (h *Hub) claimed(apps []*authz.App, k kind) map[string]int {
+func (h *Hub) claimed(c caller, k kind) map[string]int {
 	count := map[string]int{}
-	for _, a := range apps {
-		cat, _ := h.upstream(a).list()
+	for _, a := range c.gate.Apps() {
+		cat, _ := h.upstreamFor(a, c.who).shown(h.cfg.Now())
 		for _, i := range cat.items(k) {
 			count[i.listed]++
 		}
@@ -182,17 +182,29 @@ func changed(before, after [kinds][sha256.Size]byte) []kind {
 	return out
 }
 
-// awaitFirst starts what is due and waits for the apps that were never listed.
-func (h *Hub) awaitFirst(ctx context.Context, apps []*authz.App) {
+// awaitLists starts what is due and waits for the lists that c has not been shown before, or no longer may be.
+func (h *Hub) awaitLists(ctx context.Context, c caller) {
+	h.await(ctx, c, listDeadline, func(u *upstream) bool {
+		cat, _ := u.shown(h.cfg.Now())
+		return cat == nil
+	})
+}
+
+// awaitFirst waits, not for long, for the upstreams that have never been asked what they have.
+func (h *Hub) awaitFirst(ctx context.Context, c caller) {
+	h.await(ctx, c, firstPatience, func(u *upstream) bool { return !u.attempted() })
+}
+
+func (h *Hub) await(ctx context.Context, c caller, limit time.Duration, missing func(*upstream) bool) {
 	var waits []<-chan singleflight.Result
-	for _, a := range apps {
-		u := h.upstream(a)
-		started := h.refresh(u)
-		if cat, _ := u.list(); cat == nil && started != nil {
+	for _, a := range c.gate.Apps() {
+		u := h.upstreamFor(a, c.who)
+		needed := missing(u)
+		if started := h.refresh(u); needed && started != nil {
 			waits = append(waits, started)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, listDeadline)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for _, w := range waits {
 		select {

@@ -85,7 +85,7 @@ func (h *Hub) grant(ctx context.Context, c caller, m mcpparse.Message, version s
 	if len(wishes) == 0 || wishes[0] != '{' {
 		return want, nil, false
 	}
-	offered := h.offered(c.gate.Apps(), mcpparse.EraModern)
+	offered := h.offered(c.gate.Apps(), mcpparse.EraModern, c.who)
 	for k := range kinds {
 		if string(mcpparse.Member(wishes, lists[k].filter)) == "true" && offered.has(k) {
 			want.kinds[k], granted[lists[k].filter] = true, true
@@ -97,7 +97,7 @@ func (h *Hub) grant(ctx context.Context, c caller, m mcpparse.Message, version s
 	}
 	agreed := []string{}
 	for _, uri := range uris {
-		a := appOf(c.gate, h.Resource(uri))
+		a := appOf(c.gate, h.Resource(uri, c.who))
 		if a == nil || slices.Contains(agreed, uri) || !h.tells(ctx, c, a, uri, version) {
 			continue
 		}
@@ -112,6 +112,6 @@ func (h *Hub) grant(ctx context.Context, c caller, m mcpparse.Message, version s
 
 // tells reports whether an app's server can tell a modern agent of changes to a resource that the caller may read.
 func (h *Hub) tells(ctx context.Context, c caller, a *authz.App, uri, version string) bool {
-	e, o := h.upstream(a).offering()
+	e, o := h.upstreamFor(a, c.who).offering()
 	return e.modern && o.subscribe && c.gate.Visible(ctx, a, mcpparse.Resource, uri, c.req, c.who.Identity, version)
 }

@@ -27,9 +27,9 @@ func (h *Hub) modern(ctx context.Context, c caller, m mcpparse.Message, version 
 	case m.Kind == mcpparse.Notification:
 		return accepted()
 	case m.Method == "server/discover":
-		return h.discover(c, m)
+		return h.discover(ctx, c, m)
 	}
-	if k, ok := listOf(m.Method); ok && h.offered(c.gate.Apps(), mcpparse.EraModern).has(k) {
+	if k, ok := listOf(m.Method); ok && h.offered(c.gate.Apps(), mcpparse.EraModern, c.who).has(k) {
 		return h.listModern(ctx, c, m, k, version)
 	}
 	return fault(http.StatusNotFound, m.ID, mcpparse.CodeMethodNotFound, "method not found")
@@ -53,11 +53,12 @@ func (h *Hub) unfit(m mcpparse.Message, version string) *authz.Reply {
 	return &r
 }
 
-func (h *Hub) discover(c caller, m mcpparse.Message) authz.Reply {
+func (h *Hub) discover(ctx context.Context, c caller, m mcpparse.Message) authz.Reply {
+	h.awaitFirst(ctx, c)
 	return result(m.ID, encode(discoverResult{
 		ResultType:        "complete",
 		SupportedVersions: mcpparse.Versions(),
-		Capabilities:      h.offered(c.gate.Apps(), mcpparse.EraModern).capabilities(true),
+		Capabilities:      h.offered(c.gate.Apps(), mcpparse.EraModern, c.who).capabilities(true),
 		TTL:               discoverTTL.Milliseconds(),
 		CacheScope:        "private",
 		Meta:              map[string]any{metaServerInfo: h.client.self},

@@ -32,10 +32,10 @@ func readOffers(result []byte) offers {
 
 // offered is the union of what the apps behind this gateway offer to agents of one era. What cannot be carried to the
 // agent's era is left out: log levels are a session's, so only a legacy agent has any, at legacy upstreams.
-func (h *Hub) offered(apps []*authz.App, era mcpparse.Era) offers {
+func (h *Hub) offered(apps []*authz.App, era mcpparse.Era, who *authz.Caller) offers {
 	all := offers{tools: true} // an endpoint without any would be none
 	for _, a := range apps {
-		e, o := h.upstream(a).offering()
+		e, o := h.upstreamFor(a, who).offering()
 		all.prompts = all.prompts || o.prompts
 		all.resources = all.resources || o.resources
 		all.completions = all.completions || o.completions
@@ -45,10 +45,10 @@ func (h *Hub) offered(apps []*authz.App, era mcpparse.Era) offers {
 	return all
 }
 
-// Serves reports whether any upstream offers what a method is for, to agents of an era.
-func (h *Hub) Serves(method string, era mcpparse.Era) bool {
+// Serves reports whether any upstream offers who what a method is for, in an era.
+func (h *Hub) Serves(method string, era mcpparse.Era, who *authz.Caller) bool {
 	needs, ok := needs[method]
-	return !ok || needs(h.offered(h.cfg.Gate().Apps(), era))
+	return !ok || needs(h.offered(h.cfg.Gate().Apps(), era, who))
 }
 
 // needs are the methods that not every server has.

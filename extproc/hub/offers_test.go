@@ -86,7 +86,7 @@ func TestCapabilitiesByEra(t *testing.T) {
 			}{{test.served, true}, {test.refused, false}} {
 				for _, m := range methods.all {
 					era, method, _ := strings.Cut(m, " ")
-					if got := h.Serves(method, map[string]mcpparse.Era{"legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern}[era]); got != methods.want {
+					if got := h.Serves(method, map[string]mcpparse.Era{"legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern}[era], nil); got != methods.want {
 						t.Errorf("%s: %v", m, got)
 					}
 				}
@@ -117,7 +117,7 @@ func TestOffersOutliveAnOutage(t *testing.T) {
 	if _, err := h.Leg(t.Context(), app("up"), peer("o", mcpparse.EraModern)); err == nil {
 		t.Fatal("it is still there")
 	}
-	if !h.Serves("prompts/list", mcpparse.EraLegacy) {
+	if !h.Serves("prompts/list", mcpparse.EraLegacy, nil) {
 		t.Error("prompts are no longer offered")
 	}
 }

@@ -23,7 +23,7 @@ func (h *Hub) oldStream(w http.ResponseWriter, r *http.Request, c caller) {
 	}
 	ctx, cancel := h.streamContext(r, c, s)
 	defer cancel()
-	defer func() { _ = h.end(context.WithoutCancel(ctx), s.ID) }()
+	defer func() { _ = h.end(context.WithoutCancel(ctx), s.ID, h.tokens(c)) }()
 	i := &inbox{h: h, c: c, s: s, stream: newAgentStream(w), turn: make(chan bool, 1), old: true}
 	// Before the agent knows where to post: no answer may be missed.
 	stop, err := h.hear(ctx, s.ID, func(n note) {
@@ -63,7 +63,7 @@ func (h *Hub) oldMessage(w http.ResponseWriter, r *http.Request, c caller, m mcp
 		ctx := context.WithoutCancel(r.Context())
 		h.work.Go(func() { k.run(ctx) })
 	case m.Method == "initialize":
-		agent, body := h.hello(c, m)
+		agent, body := h.hello(r.Context(), c, m)
 		if err := h.store.Remember(r.Context(), s.ID, factAgent, string(encode(agent))); err != nil {
 			write(w, h.storeFailed(m.ID, err))
 			return

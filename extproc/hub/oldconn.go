@@ -75,6 +75,7 @@ type oldConn struct {
 	other  func(*oldConn, mcpparse.Event, mcpparse.Message) // takes what answers no exchange
 
 	mu        sync.Mutex
+	token     string        // that it was last shown
 	exchanges []*exchanging // under way, the newest last
 	ended     bool
 }
@@ -183,6 +184,9 @@ func (c *oldConn) shake(ctx context.Context, agent session.Session, token string
 func (c *oldConn) post(ctx context.Context, body []byte, token string) error {
 	l := c.leg
 	l.token = token
+	c.mu.Lock()
+	c.token = token
+	c.mu.Unlock()
 	header := http.Header{"Content-Type": {"application/json"}, "Accept": {"application/json, text/event-stream"}}
 	resp, err := c.client.sendTo(ctx, c.path, http.MethodPost, l, body, header)
 	if err != nil {
@@ -292,6 +296,12 @@ func (c *oldConn) give(to *exchanging, ev mcpparse.Event, isAnswer bool) error {
 	return nil
 }
 
+func (c *oldConn) lastToken() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.token
+}
+
 func (c *oldConn) over() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -320,7 +330,7 @@ func (h *Hub) fromOld(u *upstream, owner string, agent session.Session) func(*ol
 			h.work.Go(func() {
 				ctx, cancel := context.WithTimeout(h.life, passDeadline)
 				defer cancel()
-				_ = c.post(ctx, mcpparse.ResultBody(m.ID, []byte("{}")), "")
+				_ = c.post(ctx, mcpparse.ResultBody(m.ID, []byte("{}")), c.lastToken())
 			})
 		case m.Kind == mcpparse.Request && c.latest(ev):
 		case i != nil:

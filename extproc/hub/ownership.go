@@ -7,18 +7,19 @@ import (
 	"github.com/sallyport/sallyport/mcpparse"
 )
 
-// Lists reports whether app's last good list has a tool or prompt of this name.
+// Lists reports whether app's last good list has a tool or prompt of this name. Nobody asks that of an app whose lists are
+// each caller's.
 func (h *Hub) Lists(app *authz.App, target mcpparse.Target, name string) bool {
-	_, ok := h.find(app, target, name)
+	_, ok := h.upstream(app).find(target, name)
 	return ok
 }
 
-func (h *Hub) find(app *authz.App, target mcpparse.Target, name string) (item, bool) {
+func (u *upstream) find(target mcpparse.Target, name string) (item, bool) {
 	k := tools
 	if target == mcpparse.Prompt {
 		k = prompts
 	}
-	cat, _ := h.upstream(app).list()
+	cat, _ := u.list()
 	all := cat.items(k)
 	at := slices.IndexFunc(all, func(i item) bool { return i.name == name })
 	if at < 0 {
@@ -29,10 +30,11 @@ func (h *Hub) find(app *authz.App, target mcpparse.Target, name string) (item, b
 
 // Resource returns the name of the only app that has a resource, "" when there is none: the one that lists its URI or
 // template, else the one with a template that makes the URI. What two claim is nobody's. Where a single app has resources at all, it is asked about any.
-func (h *Hub) Resource(uri string) string {
+// In the lists that are each caller's it looks at those of who, also when they are too old to be shown.
+func (h *Hub) Resource(uri string, who *authz.Caller) string {
 	var exact, made, having []*authz.App
 	for _, a := range h.cfg.Gate().Apps() {
-		u := h.upstream(a)
+		u := h.upstreamFor(a, who)
 		cat, _ := u.list()
 		named := func(i item) bool { return i.name == uri }
 		makes := func(i item) bool { return i.matches != nil && len(uri) <= maxMatched && i.matches.MatchString(uri) }

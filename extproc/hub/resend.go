@@ -21,7 +21,7 @@ const resendDeadline = 8 * time.Second
 func (h *Hub) Resend(ctx context.Context, app *authz.App, p authz.Peer, lost authz.Leg, call authz.Resent) (*authz.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, resendDeadline)
 	defer cancel()
-	u := h.upstream(app)
+	u := h.upstreamFor(app, p.Caller)
 	if err := h.store.RemoveUpstream(ctx, p.Owner, u.name, lost.SessionID); err != nil {
 		return nil, err
 	}

@@ -12,19 +12,19 @@ import (
 // open, and sessions, whose sessions at upstreams would wait for their timeouts.
 type holdings struct {
 	mu       sync.Mutex
-	open     map[*held]struct{}
-	sessions *lru[string, held] // that were spoken in here, by id
+	open     map[*holding]struct{}
+	sessions *lru[string, holding] // that were spoken in here, by id
 }
 
-// held is something of a caller's that is open.
-type held struct {
+// holding is something of a caller's that is open.
+type holding struct {
 	who     *token.Identity
 	session session.Session // zero: none
 	end     func()
 }
 
 func newHoldings() holdings {
-	return holdings{open: map[*held]struct{}{}, sessions: newLRU[string, held](maxOwners)}
+	return holdings{open: map[*holding]struct{}{}, sessions: newLRU[string, holding](maxOwners)}
 }
 
 // saw notes a session that is in use, and whose it is.
@@ -33,13 +33,13 @@ func (l *holdings) saw(who *token.Identity, s session.Session) {
 	defer l.mu.Unlock()
 	if _, known := l.sessions.get(s.ID); !known && s.ID != "" {
 		owner := &token.Identity{Issuer: who.Issuer, Subject: who.Subject, ClientID: who.ClientID} // without all the claims
-		l.sessions.put(s.ID, held{who: owner, session: session.Session{ID: s.ID, Issued: s.Issued}})
+		l.sessions.put(s.ID, holding{who: owner, session: session.Session{ID: s.ID, Issued: s.Issued}})
 	}
 }
 
 // hold has end called should c's token or session be revoked while something is open, until done is called.
 func (h *Hub) hold(c caller, s session.Session, end func()) (done func()) {
-	o := &held{c.who.Identity, s, end}
+	o := &holding{c.who.Identity, s, end}
 	h.holdings.mu.Lock()
 	h.holdings.open[o] = struct{}{}
 	h.holdings.mu.Unlock()
@@ -53,7 +53,7 @@ func (h *Hub) hold(c caller, s session.Session, end func()) (done func()) {
 	}
 }
 
-func (h *Hub) gone(o *held) bool {
+func (h *Hub) gone(o *holding) bool {
 	return h.cfg.Revocations.Revoked(o.who) || h.cfg.Revocations.Ended(o.who, o.session)
 }
 
@@ -62,7 +62,7 @@ func (h *Hub) gone(o *held) bool {
 // the session store's; the agents' sessions are refused all the same.
 func (h *Hub) Revoke(ctx context.Context) (streams, sessions int, err error) {
 	h.holdings.mu.Lock()
-	var ending []*held
+	var ending []*holding
 	for o := range h.holdings.open {
 		if h.gone(o) {
 			ending = append(ending, o)
@@ -70,7 +70,7 @@ func (h *Hub) Revoke(ctx context.Context) (streams, sessions int, err error) {
 	}
 	var ended []string
 	for id, e := range h.holdings.sessions.byKey {
-		if o := e.Value.(pair[string, held]).value; h.cfg.Revocations.Ended(o.who, o.session) {
+		if o := e.Value.(pair[string, holding]).value; h.cfg.Revocations.Ended(o.who, o.session) {
 			ended = append(ended, id)
 		}
 	}
@@ -82,7 +82,7 @@ func (h *Hub) Revoke(ctx context.Context) (streams, sessions int, err error) {
 		o.end()
 	}
 	for _, id := range ended {
-		if e := h.end(ctx, id); e != nil {
+		if e := h.end(ctx, id, withToken("")); e != nil {
 			err = e
 		}
 	}
@@ -90,4 +90,4 @@ func (h *Hub) Revoke(ctx context.Context) (streams, sessions int, err error) {
 }
 
 // EndSession ends an agent's session, wherever it is in use.
-func (h *Hub) EndSession(ctx context.Context, id string) error { return h.end(ctx, id) }
+func (h *Hub) EndSession(ctx context.Context, id string) error { return h.end(ctx, id, withToken("")) }

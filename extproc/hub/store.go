@@ -49,6 +49,7 @@ type UpstreamSession struct {
 	ID      string `json:"id,omitempty"`      // Mcp-Session-Id, "" when the upstream keeps no sessions
 	Version string `json:"version"`           // negotiated with the upstream
 	Logging bool   `json:"logging,omitempty"` // it has log levels to set
+	Guarded bool   `json:"guarded,omitempty"` // it was opened with a token, and knows whose it is
 }
 
 // What one owner may have in a store.

@@ -121,9 +121,6 @@ func (h *Hub) listenStream(ctx context.Context, route string, token func(context
 
 func statusErrorIsTransient(status int) bool { return errors.Is(statusError(status), errUnreachable) }
 
-// noToken is for what the hub does on its own account.
-func noToken(context.Context) (string, error) { return "", nil }
-
 // watch listens for changes of u's lists, on the hub's own account, once for each upstream.
 func (h *Hub) watch(u *upstream) {
 	e, o := u.offering()
@@ -156,7 +153,7 @@ func (h *Hub) watch(u *upstream) {
 				}
 			}
 			first := true
-			h.listenStream(ctx, u.route, noToken, filter, func() {
+			h.listenStream(ctx, u.route, h.showing(u), filter, func() {
 				if !first {
 					changed() // what happened in between is not known
 				}
@@ -164,13 +161,15 @@ func (h *Hub) watch(u *upstream) {
 			}, func(mcpparse.Message) { changed() })
 			<-ctx.Done()
 		default:
-			h.sessionStream(ctx, legOf(own, ""), noToken, "", func() {}, func(ev mcpparse.Event) error {
+			h.sessionStream(ctx, legOf(own, ""), h.showing(u), "", func() {}, func(ev mcpparse.Event) error {
 				switch m, err := mcpparse.ParseUpstream(ev.Data); {
 				case err != nil:
 				case isListChanged(m):
 					changed()
 				case m.Kind == mcpparse.Request && m.Method == "ping":
-					_ = h.client.deliver(ctx, legOf(own, ""), mcpparse.ResultBody(m.ID, []byte("{}")))
+					if token, err := h.credential(ctx, u); err == nil {
+						_ = h.client.deliver(ctx, legOf(own, token), mcpparse.ResultBody(m.ID, []byte("{}")))
+					}
 				}
 				return nil
 			})

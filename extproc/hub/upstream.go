@@ -32,8 +32,14 @@ type upstream struct {
 	fixed               mcpparse.Era // the only era to speak to it; EraUnknown: find out
 	old                 bool         // it speaks the 2024-11-05 transport
 	base                *url.URL     // … at this address
+	principal           string       // whose lists these are; "" for everybody's
 
 	mu     sync.Mutex
+	who    *authz.Caller // likewise, with the newest token; nil for everybody's
+	used   time.Time     // when it last asked
+	wants  bool          // it has turned down what came without a token
+	held   held          // what it is shown
+	barred error         // why the last probe was turned down; nil when it was not
 	eras   eras
 	offers offers
 	own    UpstreamSession // the hub's session, for lists; the zero value is none
@@ -64,7 +70,7 @@ func (u *upstream) either() eras {
 
 // key tells this upstream from the one that had its name before a reload.
 func (u *upstream) key(what string) string {
-	return what + "\x00" + u.name + "\x00" + u.route + "\x00" + u.prefix
+	return what + "\x00" + u.name + "\x00" + u.route + "\x00" + u.prefix + "\x00" + u.principal
 }
 
 // backoff spaces out attempts after failures: 1 s, doubled each time, up to 30 s.
@@ -97,10 +103,14 @@ func (u *upstream) offering() (eras, offers) {
 }
 
 // probed keeps the outcome of a probe.
-func (u *upstream) probed(e eras, o offers, vague bool, now time.Time) {
+func (u *upstream) probed(e eras, o offers, err error, now time.Time) {
+	vague := isVague(err)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.eras, u.vague = e, vague
+	u.eras, u.vague, u.barred = e, vague, nil
+	if unauthorized(err) {
+		u.barred = err
+	}
 	switch {
 	case e.known():
 		u.offers = o // what it last offered stays offered while it is away
@@ -112,6 +122,16 @@ func (u *upstream) probed(e eras, o offers, vague bool, now time.Time) {
 	} else {
 		u.probes.fail(now)
 	}
+}
+
+// isVague tells that a probe was answered, but not as any revision has it.
+func isVague(err error) bool { return err != nil && !errors.Is(err, errUnreachable) }
+
+// isBarred returns why u shows us nothing, nil if it does.
+func (u *upstream) isBarred() error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.barred
 }
 
 // doubt forgets the eras, so that the next use probes again: the server may have been replaced.
@@ -138,15 +158,18 @@ func (h *Hub) speaks(ctx context.Context, u *upstream) (eras, error) {
 	case settled:
 		return eras{}, fmt.Errorf("%w: %s failed a moment ago", ErrUnavailable, u.name)
 	}
-	return once(ctx, h, u.key("probe"), probeDeadline+handshakeDeadline, func(ctx context.Context) (eras, error) {
+	limit := probeDeadline + handshakeDeadline
+	if h.protected(u) {
+		limit += tokenDeadline
+	}
+	return once(ctx, h, u.key("probe"), limit, func(ctx context.Context) (eras, error) {
 		if e, _ := u.speaks(h.cfg.Now()); e.known() {
 			return e, nil // found while this was waiting its turn
 		}
 		e, o, err := h.probe(ctx, u)
-		vague := err != nil && !errors.Is(err, errUnreachable)
-		u.probed(e, o, vague, h.cfg.Now())
+		u.probed(e, o, err, h.cfg.Now())
 		switch {
-		case vague:
+		case isVague(err):
 			return u.either(), nil
 		case err != nil:
 			return eras{}, fmt.Errorf("%w: probe %s: %w", ErrUnavailable, u.name, err)
@@ -155,11 +178,34 @@ func (h *Hub) speaks(ctx context.Context, u *upstream) (eras, error) {
 	})
 }
 
-// probe asks an upstream for its era: discover first, and for any answer that is not a modern server's, initialize
-// (versioning, "Backward Compatibility").
+// probe asks an upstream for its era, and once more with a token if it wants one that it has not been shown.
 func (h *Hub) probe(ctx context.Context, u *upstream) (eras, offers, error) {
+	e, o, err := h.probeOnce(ctx, u)
+	if !errors.Is(err, errGuarded) {
+		return e, o, err
+	}
+	if !h.protected(u) && !u.old {
+		// It shows strangers nothing, and we are no more than that.
+		return u.either(), offers{tools: true}, nil
+	}
+	if h.demand(u) {
+		turnedDown := err
+		if e, o, err = h.probeOnce(ctx, u); errors.Is(err, errNoToken) {
+			err = fmt.Errorf("%w, and there is %w", turnedDown, err)
+		}
+	}
+	return e, o, err
+}
+
+// probeOnce asks with discover first, and, for any answer that is not a modern server's, with initialize (versioning,
+// "Backward Compatibility").
+func (h *Hub) probeOnce(ctx context.Context, u *upstream) (eras, offers, error) {
+	token, err := h.credential(ctx, u)
+	if err != nil {
+		return eras{}, offers{}, err
+	}
 	if u.old {
-		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, "")
+		conn, err := h.connect(ctx, u, hubOwner(u), session.Session{}, token)
 		if err != nil {
 			return eras{}, offers{}, err
 		}
@@ -169,7 +215,7 @@ func (h *Hub) probe(ctx context.Context, u *upstream) (eras, offers, error) {
 	if u.fixed != mcpparse.EraLegacy {
 		var e eras
 		var o offers
-		e, o, discoverErr = h.askVersions(ctx, u)
+		e, o, discoverErr = h.askVersions(ctx, u, token)
 		e.legacy = e.legacy && u.fixed == mcpparse.EraUnknown
 		if discoverErr == nil && !e.modern && u.fixed == mcpparse.EraModern {
 			discoverErr = fmt.Errorf("%w: it does not speak %s", errRefused, mcpparse.LatestModern)
@@ -178,24 +224,20 @@ func (h *Hub) probe(ctx context.Context, u *upstream) (eras, offers, error) {
 			return e, o, discoverErr
 		}
 	}
-	s, o, err := h.handshake(ctx, u, session.Session{}, "")
-	switch {
-	case err == nil:
-		u.keepOwn(s)
-		return eras{legacy: true}, o, nil
-	case errors.Is(discoverErr, errGuarded) && errors.Is(err, errGuarded):
-		// It shows strangers nothing. An agent's call, which carries a token, is sent in the agent's own era.
-		return u.either(), offers{tools: true}, nil
+	s, o, err := h.handshake(ctx, u, session.Session{}, token)
+	if err != nil {
+		return eras{}, offers{}, err
 	}
-	return eras{}, offers{}, err
+	u.keepOwn(s)
+	return eras{legacy: true}, o, nil
 }
 
 // askVersions asks once more when the question's own version is refused, and named among those that are not: to go on with
 // initialize would be wrong, as only modern servers know that refusal.
-func (h *Hub) askVersions(ctx context.Context, u *upstream) (eras, offers, error) {
+func (h *Hub) askVersions(ctx context.Context, u *upstream, token string) (eras, offers, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeDeadline)
 	defer cancel()
-	l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern}
+	l := leg{route: u.route, era: mcpparse.EraModern, version: mcpparse.LatestModern, token: token}
 	a, err := h.client.call(ctx, l, "server/discover", nil)
 	var other *otherVersions
 	if errors.As(err, &other) && slices.Contains(other.supported, l.version) {
@@ -216,7 +258,7 @@ func (h *Hub) askVersions(ctx context.Context, u *upstream) (eras, offers, error
 // Leg says how to speak to app on behalf of p: in the agent's own era where the upstream speaks it, else in the other. It
 // opens a session when the upstream wants one. Errors are ErrUnavailable, or ctx's.
 func (h *Hub) Leg(ctx context.Context, app *authz.App, p authz.Peer) (authz.Leg, error) {
-	u := h.upstream(app)
+	u := h.upstreamFor(app, p.Caller)
 	e, err := h.speaks(ctx, u)
 	if err != nil {
 		return authz.Leg{}, err
@@ -252,37 +294,48 @@ func (h *Hub) openSession(ctx context.Context, app *authz.App, u *upstream, p au
 	if s, ok, err := find(ctx); ok || err != nil {
 		return s, err
 	}
-	token, err := p.Token(ctx, app)
-	if err != nil {
+	token, err := p.Token(ctx, app, u.demands())
+	switch {
+	case err == nil:
+	case app.Exchange.Session != nil:
 		return UpstreamSession{}, fmt.Errorf("%w: token for a session at %s: %w", ErrUnavailable, u.name, err)
+	default:
+		h.cfg.Log.Info("no token to open a session with; the call goes without one", "app", u.name, "error", err)
+		return u.sessionless(), nil
 	}
 	return once(ctx, h, u.key("open")+"\x00"+p.Owner, handshakeDeadline+closeDeadline, func(ctx context.Context) (UpstreamSession, error) {
 		if s, ok, err := find(ctx); ok || err != nil {
 			return s, err
 		}
-		return h.open(ctx, u, p, token)
+		return h.open(ctx, app, u, p, token)
 	})
 }
 
-func (h *Hub) open(ctx context.Context, u *upstream, p authz.Peer, token string) (UpstreamSession, error) {
-	agent := h.agentOf(ctx, p.Session)
-	var s UpstreamSession
-	var err error
-	if u.old {
-		var conn *oldConn
-		if conn, err = h.connect(ctx, u, p.Owner, agent, token); err == nil {
-			s = UpstreamSession{App: u.name, Route: u.route, ID: conn.id, Version: conn.version, Logging: conn.offers.logging}
+// sessionless stands for a session at an upstream that opens none for us. A call brings a token of its own, and may fare
+// better.
+func (u *upstream) sessionless() UpstreamSession {
+	return UpstreamSession{App: u.name, Route: u.route, Version: mcpparse.LatestLegacy}
+}
+
+func (h *Hub) open(ctx context.Context, app *authz.App, u *upstream, p authz.Peer, token string) (UpstreamSession, error) {
+	s, err := h.greet(ctx, u, p, token)
+	if errors.Is(err, errGuarded) && token == "" {
+		// A session belongs to whose token opened it: to the agent, as its calls will.
+		var missing error
+		if token, missing = p.Token(ctx, app, true); missing != nil {
+			h.cfg.Log.Info("no token to open a session with, and the upstream wants one", "app", u.name, "error", missing)
+		} else if token != "" {
+			h.demand(u)
+			s, err = h.greet(ctx, u, p, token)
 		}
-	} else {
-		s, _, err = h.handshake(ctx, u, agent, token)
 	}
 	switch {
 	case err == nil:
 		h.replay(ctx, u, p.Owner, s, token)
-	case errors.Is(err, errGuarded): // it shows strangers nothing; the call brings a token
-		s = UpstreamSession{App: u.name, Route: u.route, Version: mcpparse.LatestLegacy}
+	case errors.Is(err, errGuarded):
+		s = u.sessionless()
 	case errors.Is(err, errUnreachable):
-		u.probed(eras{}, offers{}, false, h.cfg.Now()) // everybody's calls fail fast until it answers again
+		u.probed(eras{}, offers{}, err, h.cfg.Now()) // everybody's calls fail fast until it answers again
 		fallthrough
 	default:
 		return UpstreamSession{}, fmt.Errorf("%w: initialize %s: %w", ErrUnavailable, u.name, err)
@@ -291,13 +344,28 @@ func (h *Hub) open(ctx context.Context, u *upstream, p authz.Peer, token string)
 		h.cfg.Metrics.opened.WithLabelValues(u.name).Inc()
 	}
 	displaced, err := h.store.PutUpstream(ctx, p.Owner, s)
-	h.closeLater(displaced...)
+	h.closeLater(withToken(token), displaced...)
 	if err == nil {
 		h.tell(ctx, p.Owner, note{Opened: u.name})
 		if !u.old {
 			h.awaitStream(ctx, p.Owner, s)
 		}
 	}
+	return s, err
+}
+
+// greet opens a session in p's name, over whichever transport u speaks.
+func (h *Hub) greet(ctx context.Context, u *upstream, p authz.Peer, token string) (s UpstreamSession, err error) {
+	agent := h.agentOf(ctx, p.Session)
+	if u.old {
+		var conn *oldConn
+		if conn, err = h.connect(ctx, u, p.Owner, agent, token); err == nil {
+			s = UpstreamSession{App: u.name, Route: u.route, ID: conn.id, Version: conn.version, Logging: conn.offers.logging}
+		}
+	} else {
+		s, _, err = h.handshake(ctx, u, agent, token)
+	}
+	s.Guarded = token != ""
 	return s, err
 }
 
@@ -356,49 +424,4 @@ func (u *upstream) keepOwn(s UpstreamSession) {
 // Touch marks an agent's session as used. It reports false when the session has ended.
 func (h *Hub) Touch(ctx context.Context, s session.Session) (bool, error) {
 	return h.store.Touch(ctx, s.ID)
-}
-
-// end ends an agent's session, and in the background the sessions that upstreams opened for it.
-func (h *Hub) end(ctx context.Context, owner string) error {
-	open, err := h.store.End(ctx, owner)
-	h.closeLater(open...)
-	h.tell(ctx, owner, note{Ended: true})
-	return err
-}
-
-// closeLater has upstream sessions closed in the background, as a courtesy: when too many wait, they are left to the
-// upstreams' own timeouts.
-func (h *Hub) closeLater(open ...UpstreamSession) {
-	for _, s := range open {
-		if s.ID == "" {
-			continue
-		}
-		select {
-		case h.closing <- s:
-		default:
-		}
-	}
-}
-
-func (h *Hub) closeSessions(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case s := <-h.closing:
-			h.closeSession(ctx, s)
-		}
-	}
-}
-
-func (h *Hub) closeSession(ctx context.Context, s UpstreamSession) {
-	h.cfg.Metrics.closed.WithLabelValues(s.App).Inc()
-	if h.conns.closeID(s.ID) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, closeDeadline)
-	defer cancel()
-	if err := h.client.end(ctx, legOf(s, "")); err != nil {
-		h.cfg.Log.Debug("upstream session not closed", "app", s.App, "error", err)
-	}
 }

@@ -26,7 +26,7 @@ func peer(owner string, era mcpparse.Era) authz.Peer {
 	return authz.Peer{Owner: owner, Era: era, Token: noTokenFor}
 }
 
-func noTokenFor(context.Context, *authz.App) (string, error) { return "", nil }
+func noTokenFor(context.Context, *authz.App, bool) (string, error) { return "", nil }
 
 func mustLeg(t *testing.T, h *Hub, a *authz.App, owner string, era mcpparse.Era) authz.Leg {
 	t.Helper()

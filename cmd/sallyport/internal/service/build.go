@@ -236,7 +236,8 @@ func newApp(a *config.App, sources map[string]tokenSource) (*authz.App, error) {
 	if a.Authorization.Outbound.Type != "tokenExchange" || x == nil {
 		return app, nil
 	}
-	app.Exchange = &authz.ExchangeRule{Exchanger: exchanger{sources[a.Name]}, Audience: x.Audience, Resource: x.Resource,
+	source := exchanger{sources[a.Name]}
+	app.Exchange = &authz.ExchangeRule{Exchanger: source, Audience: x.Audience, Resource: x.Resource, Discovery: authz.Discovery{Tokens: source},
 		SubjectClaim: x.SubjectClaim, SubjectScopes: x.RequireSubjectScopes,
 		AllowLonger: x.LongerLifetimes == "accept", AllowNarrower: x.NarrowerScopes == "accept",
 		Delegation: x.Type == "delegation", ActorToken: x.ActorToken != "", RequireAct: x.RequireAct,
@@ -260,6 +261,8 @@ func addRules(rule *authz.ExchangeRule, x *config.TokenExchange) (err error) {
 		session := tokenRule(x.Session.TTL, x.Session.Scopes, nil)
 		rule.Session = &session
 	}
+	rule.Discovery.Type = discoveryTypes[x.Discovery.Type]
+	rule.Discovery.TokenRule = tokenRule(x.Discovery.TTL, x.Discovery.Scopes, nil)
 	for _, l := range []struct {
 		rules    *authz.Rules
 		patterns map[string]authz.TokenRule
@@ -270,6 +273,8 @@ func addRules(rule *authz.ExchangeRule, x *config.TokenExchange) (err error) {
 	}
 	return nil
 }
+
+var discoveryTypes = map[string]authz.DiscoveryType{"none": authz.DiscoverBare, "clientCredentials": authz.DiscoverAsGateway, "tokenExchange": authz.DiscoverAsAgent}
 
 func tokenRule(ttl time.Duration, scopes, requires []config.Scope) authz.TokenRule {
 	return authz.TokenRule{Lifetime: ttl, Scopes: scopeNames(scopes), Requires: scopeNames(requires)}

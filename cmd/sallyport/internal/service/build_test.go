@@ -138,6 +138,7 @@ func TestNewApp(t *testing.T) {
 	x.Prompts = []config.Prompt{{Name: "ask", TTL: 6 * time.Second, Scopes: []config.Scope{{Name: "item:Ask"}}, Requires: []config.Scope{{Name: "items"}}}}
 	x.Resources = []config.Resource{{URI: "items://*", TTL: 7 * time.Second, Requires: []config.Scope{{Name: "read"}}}}
 	x.Tools[0].Requires = []config.Scope{{Name: "items"}, {Name: "get"}}
+	x.Discovery = config.Discovery{Type: "clientCredentials", TTL: 9 * time.Second, Scopes: []config.Scope{{Name: "item:Look"}}}
 	x.Session = &config.SessionToken{TTL: 8 * time.Second, Scopes: []config.Scope{{Name: "item:Listen"}}}
 	protected.ToolList, protected.AllowBigNumbers = "all", true
 	protected.ToolTimeouts = []config.ToolTimeout{{Name: "slow*", Timeout: time.Hour}}
@@ -152,11 +153,12 @@ func TestNewApp(t *testing.T) {
 			Tools:     tokenRules(t, map[string]authz.TokenRule{"get": {Scopes: []string{"item:Get"}, Lifetime: 5 * time.Second, Requires: []string{"items", "get"}}}),
 			Prompts:   tokenRules(t, map[string]authz.TokenRule{"ask": {Scopes: []string{"item:Ask"}, Lifetime: 6 * time.Second, Requires: []string{"items"}}}),
 			Resources: tokenRules(t, map[string]authz.TokenRule{"items://*": {Lifetime: 7 * time.Second, Requires: []string{"read"}}}),
-			Session:   &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second}},
+			Session:   &authz.TokenRule{Scopes: []string{"item:Listen"}, Lifetime: 8 * time.Second},
+			Discovery: authz.Discovery{Type: authz.DiscoverAsGateway, Tokens: exchanger{client}, TokenRule: authz.TokenRule{Scopes: []string{"item:Look"}, Lifetime: 9 * time.Second}}},
 		Timeouts: authz.Timeouts{Default: 10 * time.Minute, Tools: slow}}
 	sameRules := cmp.Comparer(func(a, b authz.Rules) bool { return reflect.DeepEqual(a, b) })
 	sameTable := cmp.Comparer(func(a, b glob.Table[time.Duration]) bool { return reflect.DeepEqual(a, b) })
-	if d := cmp.Diff(want, got, sameRules, sameTable, cmpopts.IgnoreFields(authz.ExchangeRule{}, "Exchanger"), cmpopts.IgnoreFields(authz.App{}, "Policy")); d != "" {
+	if d := cmp.Diff(want, got, sameRules, sameTable, cmpopts.IgnoreFields(authz.ExchangeRule{}, "Exchanger"), cmpopts.EquateComparable(exchanger{}), cmpopts.IgnoreFields(authz.App{}, "Policy")); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
 	if got.Exchange.Exchanger != (exchanger{client}) || got.Policy.Name() != "items-authz" {

@@ -12,6 +12,7 @@ import (
 // tokenSource makes tokens: an exchange.Client by asking, an sts.Minter by itself.
 type tokenSource interface {
 	Exchange(ctx context.Context, r exchange.Request) (*exchange.Token, error)
+	ClientCredentials(ctx context.Context, r exchange.Request) (*exchange.Token, error)
 }
 
 // exchanger lets the gate, which knows no OAuth client, use one.
@@ -26,6 +27,19 @@ func (e exchanger) Exchange(ctx context.Context, r authz.TokenRequest) (*authz.I
 		AcceptLonger: r.Rule.AllowLonger, AllowNarrower: r.Rule.AllowNarrower,
 		Agent: r.Agent, Act: r.Act, SubjectExpiry: r.Expiry, SubjectJTI: r.JTI, Binding: r.Binding,
 	})
+	return issued(t, err)
+}
+
+// ClientCredentials gets a token of the gateway's own.
+func (e exchanger) ClientCredentials(ctx context.Context, x *authz.ExchangeRule, r authz.TokenRule) (*authz.IssuedToken, error) {
+	t, err := e.source.ClientCredentials(ctx, exchange.Request{
+		Audience: x.Audience, Resource: x.Resource, Scopes: r.Scopes, Lifetime: r.Lifetime,
+		AllowOpaque: x.AllowOpaque, AcceptLonger: x.AllowLonger, AllowNarrower: x.AllowNarrower,
+	})
+	return issued(t, err)
+}
+
+func issued(t *exchange.Token, err error) (*authz.IssuedToken, error) {
 	var why *exchange.Error
 	switch {
 	case errors.As(err, &why):
@@ -37,5 +51,5 @@ func (e exchanger) Exchange(ctx context.Context, r authz.TokenRequest) (*authz.I
 		return nil, &authz.ExchangeError{Err: err}
 	}
 	return &authz.IssuedToken{Value: t.Value, JTI: t.JTI, Audience: t.Audience, Scopes: t.Scopes,
-		Actors: t.Actors, ExpiresIn: t.ExpiresIn, Longer: t.Longer, Narrower: t.Narrower, Reused: t.Reused}, nil
+		Actors: t.Actors, ExpiresIn: t.ExpiresIn, Expiry: t.Expiry, Longer: t.Longer, Narrower: t.Narrower, Reused: t.Reused}, nil
 }

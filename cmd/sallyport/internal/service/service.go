@@ -259,7 +259,9 @@ func (s *Service) runHub(ctx context.Context) error {
 		if err == nil {
 			_ = conn.Close()
 			s.routed.Store(true)
-			return s.hub.Run(ctx)
+			if s.connected() || time.Since(s.began) > exchangeGrace { // some upstreams show nothing without a token
+				return s.hub.Run(ctx)
+			}
 		}
 		select {
 		case <-ctx.Done():
