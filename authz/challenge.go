@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/authz/token/dpop"
@@ -59,20 +61,26 @@ func (g *Gate) metadataURL(r Request) string {
 	return r.origin() + g.cfg.Paths.Metadata + path
 }
 
-// local answers what is public and no message: protected resource metadata and health.
+// local answers what is public and no message: protected resource metadata, health, and what minted tokens are verified
+// with.
 func (g *Gate) local(r Request) (Reply, bool) {
 	if reply, ok := g.preflight(r); ok {
 		return reply, true
 	}
 	endpoint, isMetadata := g.described(r.Path)
 	isHealth := r.Path == g.cfg.Paths.Health
+	document := g.cfg.Documents[r.Path]
 	switch {
-	case !isMetadata && !isHealth, !g.hosts.allows(r.Host) && !isHealth:
+	case !isMetadata && !isHealth && document == nil, !g.hosts.allows(r.Host) && !isHealth:
 		return Reply{}, false
 	case r.Method != "GET" && r.Method != "HEAD":
 		return Reply{Status: 405, Header: [][2]string{{"allow", "GET, HEAD"}}}, true
 	case isHealth:
 		return Reply{Status: 200, Header: jsonHeader("no-store"), Body: []byte(`{"status":"up"}`)}, true
+	case document != nil:
+		body, age := document()
+		header := append(jsonHeader("max-age="+strconv.Itoa(int(age/time.Second))), [2]string{"access-control-allow-origin", "*"})
+		return Reply{Status: 200, Header: header, Body: body}, true
 	case g.cfg.Tokens == nil:
 		return Reply{Status: 404, Header: jsonHeader("no-store"), Body: []byte(`{"error":"authorization is off"}`)}, true
 	}

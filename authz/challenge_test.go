@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport/sallyport/authz"
 )
@@ -87,6 +88,42 @@ func TestScopesOfTheFirstLogin(t *testing.T) {
 	v = newWorld(t).judge(authz.Request{Method: "GET", Path: "/.well-known/oauth-protected-resource", Scheme: "http", Host: host, EndOfStream: true}, "")
 	if strings.Contains(string(v.Reply.Body), "scopes_supported") {
 		t.Errorf("nothing is configured: %s", v.Reply.Body)
+	}
+}
+
+// What minted tokens are verified with is for everybody who comes to this server by its name, as it is at the moment.
+func TestDocuments(t *testing.T) {
+	text := `{"keys":[1]}`
+	w := newWorld(t, func(w *world) {
+		w.cfg.Documents = map[string]authz.Document{"/tokens/jwks": func() ([]byte, time.Duration) { return []byte(text), 90 * time.Second }}
+	})
+	ask := func(method, host, path string) *authz.Reply {
+		v := w.judge(authz.Request{Method: method, Path: path, Scheme: "http", Host: host, EndOfStream: true}, "")
+		if v.Forwards() {
+			t.Fatalf("%s %s goes on", method, path)
+		}
+		return v.Reply
+	}
+	for _, method := range []string{"GET", "HEAD"} {
+		text = `{"keys":["` + method + `"]}`
+		r := ask(method, host, "/tokens/jwks")
+		if r.Status != 200 || string(r.Body) != text || header(t, r, "cache-control") != "max-age=90" || header(t, r, "content-type") != "application/json" {
+			t.Errorf("%s: %+v", method, r)
+		}
+	}
+	if n := len(w.audit.records); n != 0 {
+		t.Errorf("%d records of what is no message", n)
+	}
+	for _, test := range []struct {
+		method, host, path string
+		want               int
+	}{
+		{"POST", host, "/tokens/jwks", 405}, {"DELETE", host, "/tokens/jwks", 405}, {"GET", "elsewhere.example", "/tokens/jwks", 403},
+		{"GET", host, "/tokens", 404}, {"GET", host, "/tokens/jwks/", 404},
+	} {
+		if r := ask(test.method, test.host, test.path); r.Status != test.want {
+			t.Errorf("%s %s%s: %d, want %d", test.method, test.host, test.path, r.Status, test.want)
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ type Config struct {
 
 	Apps []*App
 
+	Documents       map[string]Document // what is served without a token beside MCP, by path
 	Paths           Paths
 	SessionHeader   string   // lower-case name of the session header; "" when sessions are off
 	ClientMayEnd    bool     // DELETE ends a session
@@ -96,6 +97,9 @@ type Config struct {
 	AllowedOrigins  []string
 	MaxRequestBytes int64
 }
+
+// Document is public JSON: its text as it is now, and for how long it may be kept.
+type Document func() (body []byte, age time.Duration)
 
 // Paths are the paths of this server, each beginning with "/".
 type Paths struct {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -8,8 +9,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +21,8 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
+	"github.com/modelcontextprotocol/go-sdk/auth"
+	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // bearerOf is the token that came with a call.
@@ -286,5 +291,224 @@ func TestBreaker(t *testing.T) {
 		return strings.HasPrefix(m, "circuit_open: ")
 	}) {
 		t.Error("the audit does not say why")
+	}
+}
+
+// published reads, past any cache, a document that needs no token.
+func published(t *testing.T, address string, into any) http.Header {
+	t.Helper()
+	resp, err := client.Get(address)
+	must(t, err)
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s", address, resp.Status)
+	}
+	must(t, json.NewDecoder(resp.Body).Decode(into))
+	return resp.Header
+}
+
+// signingKey is a new key, as a secret store has it.
+func signingKey(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// mintsByItself gives the gateway a connector of type sts whose issuer is at the gateway, with these further lines.
+func (w *world) mintsByItself(lines string) (issuer string) {
+	issuer = "http://" + w.address + "/tokens"
+	w.edit("sallyport.yaml", "    type: oidc\n    oidcWellKnownURL: "+w.provider.URL+"/.well-known/openid-configuration\n",
+		"    type: sts\n    issuer: "+issuer+"\n"+lines)
+	w.edit("sallyport.yaml", "    oauthClientSecret: <gateway.clientSecret>\n", "")
+	w.edit("sallyport.yaml", "          timeout: 2s\n", "")
+	return issuer
+}
+
+// An issuer at the gateway's own address is published where agents connect, to everybody, and nowhere else.
+func TestPublishedWhereAgentsConnect(t *testing.T) {
+	var issuer string
+	w := start(t, func(w *world) { issuer = w.mintsByItself("    keyDir: keys\n") })
+	var metadata map[string]any
+	header := published(t, "http://"+w.address+"/.well-known/oauth-authorization-server/tokens", &metadata)
+	if metadata["issuer"] != issuer || metadata["jwks_uri"] != issuer+"/jwks" || metadata["token_endpoint"] != nil || header.Get("Content-Type") != "application/json" {
+		t.Errorf("%v, %v", metadata, header)
+	}
+	var set struct{ Keys []map[string]any }
+	if header := published(t, issuer+"/jwks", &set); header.Get("Cache-Control") != "max-age=300" {
+		t.Errorf("cached for %q", header.Get("Cache-Control"))
+	}
+	if len(set.Keys) != 1 || set.Keys[0]["d"] != nil {
+		t.Errorf("keys %v", set.Keys)
+	}
+	for _, path := range []string{"/.well-known/openid-configuration/tokens", "/tokens/.well-known/oauth-authorization-server", "/tokens/.well-known/openid-configuration"} {
+		published(t, "http://"+w.address+path, &metadata)
+	}
+	for _, test := range []struct {
+		r    request
+		want int
+	}{
+		{request{method: http.MethodHead, path: "/tokens/jwks", token: "none"}, http.StatusOK},
+		{request{method: http.MethodPost, path: "/tokens/jwks", token: "none"}, http.StatusMethodNotAllowed},
+		{request{method: http.MethodDelete, path: "/tokens/jwks"}, http.StatusMethodNotAllowed},
+		{request{method: http.MethodGet, path: "/tokens/jwks", token: "none", header: map[string]string{"Host": "elsewhere.example"}}, http.StatusForbidden},
+		{request{method: http.MethodGet, path: "/tokens", token: "none"}, http.StatusNotFound},
+		{request{method: http.MethodGet, path: "/tokens/jwks/", token: "none"}, http.StatusNotFound},
+		{request{method: http.MethodGet, path: "/.well-known/oauth-authorization-server", token: "none"}, http.StatusNotFound},
+	} {
+		if a := w.send(test.r); a.Status != test.want {
+			t.Errorf("%s %s: %s", test.r.method, test.r.path, a)
+		}
+	}
+	if a := w.send(modern("my_server_listItems", `{}`)); a.RPC.Result == nil {
+		t.Fatal(a)
+	}
+	if got := verified(t, issuer, bearerOf(w.items.calls()[0])); got["sub"] != user {
+		t.Errorf("%v", got)
+	}
+}
+
+// keyReader verifies minted tokens with what it has fetched from their issuer, once for each key that it does not know.
+type keyReader struct {
+	t      *testing.T
+	issuer string
+
+	mu   sync.Mutex
+	keys map[string]*ecdsa.PublicKey
+	used map[string]int // calls, by key
+}
+
+func (k *keyReader) verify(_ context.Context, raw string, _ *http.Request) (*auth.TokenInfo, error) {
+	c := jwt.MapClaims{}
+	_, err := jwt.ParseWithClaims(raw, c, func(parsed *jwt.Token) (any, error) {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		kid, _ := parsed.Header["kid"].(string)
+		if k.keys[kid] == nil {
+			k.fetch()
+		}
+		if k.keys[kid] == nil {
+			return nil, jwt.ErrTokenUnverifiable
+		}
+		k.used[kid]++
+		return k.keys[kid], nil
+	}, jwt.WithValidMethods([]string{"ES256"}), jwt.WithIssuer(k.issuer), jwt.WithAudience("https://items.example/"), jwt.WithExpirationRequired())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", auth.ErrInvalidToken, err)
+	}
+	sub, _ := c.GetSubject()
+	exp, _ := c.GetExpirationTime()
+	return &auth.TokenInfo{UserID: sub, Expiration: exp.Time}, nil
+}
+
+func (k *keyReader) fetch() {
+	var set struct {
+		Keys []struct{ Kid, X, Y string }
+	}
+	published(k.t, k.issuer+"/jwks", &set)
+	for _, key := range set.Keys {
+		x, _ := base64.RawURLEncoding.DecodeString(key.X)
+		y, _ := base64.RawURLEncoding.DecodeString(key.Y)
+		public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, x, y))
+		if err != nil {
+			k.t.Error(err)
+		}
+		k.keys[key.Kid] = public
+	}
+}
+
+// signers are the keys by which calls have been verified.
+func (k *keyReader) signers() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return len(k.used)
+}
+
+// Keys follow each other while calls go on, from the secret store and from a directory, and no call fails. The server
+// knows nothing but what is published through Envoy, and demands a token for everything: the gateway mints one for itself.
+func TestKeysFollowEachOther(t *testing.T) {
+	one, two := signingKey(t), signingKey(t)
+	inSecrets := func(w *world, keys string) {
+		w.write("new.yaml", "secrets:\n  gateway.signingKeys: |\n    "+strings.ReplaceAll(strings.TrimSpace(keys), "\n", "\n    ")+
+			"\n  sallyport.sessionKey: 0123456789abcdef0123456789abcdef\n")
+		must(w.t, os.Rename(w.path("new.yaml"), w.path("secrets.yaml")))
+	}
+	inDir := func(w *world, name, key string, age time.Duration) {
+		w.write("new.pem", key)
+		must(w.t, os.Chtimes(w.path("new.pem"), time.Now(), time.Now().Add(-age)))
+		must(w.t, os.Rename(w.path("new.pem"), w.path("keys/"+name)))
+	}
+	publishes := func(w *world, n int) func() bool {
+		return func() bool {
+			var set struct{ Keys []any }
+			published(w.t, "http://"+w.address+"/tokens/jwks", &set)
+			return len(set.Keys) == n
+		}
+	}
+	for name, test := range map[string]struct {
+		lines  string
+		begin  func(w *world)
+		rotate func(w *world, k *keyReader)
+	}{
+		"secret": {"    keys: <gateway.signingKeys>\n", func(w *world) { inSecrets(w, one) }, func(w *world, k *keyReader) {
+			inSecrets(w, one+two)
+			await(w.t, "both keys", publishes(w, 2))
+			inSecrets(w, two+one)
+			await(w.t, "the new key to sign", func() bool { return k.signers() == 2 })
+			inSecrets(w, two)
+			await(w.t, "the reload", func() bool { return strings.Count(w.gateway.output(), `"msg":"configuration reloaded"`) == 3 })
+			if !publishes(w, 2)() {
+				w.t.Error("the old key is no longer published, though its tokens live")
+			}
+		}},
+		"directory": {"    keyDir: keys\n    rotateEvery: 0s\n", func(w *world) {
+			must(w.t, mkdir(w.path("keys")))
+			inDir(w, "one.pem", one, time.Hour)
+		}, func(w *world, k *keyReader) {
+			inDir(w, "two.pem", two, 0)
+			time.Sleep(5 * time.Second) // the directory is looked at every ten
+			await(w.t, "both keys", publishes(w, 2))
+			inDir(w, "two.pem", two, 11*time.Minute) // its time has come
+			time.Sleep(5 * time.Second)
+			await(w.t, "the new key to sign", func() bool { return k.signers() == 2 })
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := &keyReader{t: t, keys: map[string]*ecdsa.PublicKey{}, used: map[string]int{}}
+			w := start(t, func(w *world) {
+				k.issuer = w.mintsByItself(test.lines)
+				server := newSDKServer(t, guardedTools(), mcp.StreamableHTTPOptions{Stateless: true, JSONResponse: true}, auth.RequireBearerToken(k.verify, nil))
+				w.edit("sallyport.yaml", w.items.addr(), server.addr())
+				test.begin(w)
+			})
+			stop, calls := make(chan struct{}), 0
+			var once sync.Once
+			defer once.Do(func() { close(stop) })
+			var group sync.WaitGroup
+			group.Go(func() {
+				for ; ; calls++ {
+					select {
+					case <-stop:
+						return
+					case <-time.After(10 * time.Millisecond):
+					}
+					if a, err := w.try(modern("my_server_getItem", `{"n":1}`)); err != nil || a.RPC.Result == nil || strings.Contains(string(a.Body), "isError") {
+						t.Errorf("call %d: %v %s", calls, err, a)
+						return
+					}
+				}
+			})
+			test.rotate(w, k)
+			once.Do(func() { close(stop) })
+			group.Wait()
+			if calls < 20 {
+				t.Errorf("%d calls", calls)
+			}
+			if a := w.send(modernMethod("tools/list")); !strings.Contains(string(a.Body), `"my_server_getItem"`) {
+				t.Errorf("not listed: %s", a)
+			}
+		})
 	}
 }

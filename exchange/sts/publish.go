@@ -24,17 +24,48 @@ func parseIssuer(text string) (*url.URL, error) {
 	return issuer, nil
 }
 
-// publish serves an issuer's metadata where clients may look for it (RFC 8414
-// §3.1, its OpenID Connect form, and the suffixed forms of some servers), and its
-// keys beside.
+// publish serves an issuer's metadata where clients may look for it, and its keys
+// beside.
 func publish(mux *http.ServeMux, path string, metadata, keys http.Handler) {
+	for _, p := range metadataPaths(path) {
+		mux.Handle("GET "+p, metadata)
+	}
+	mux.Handle("GET "+keysPath(path), keys)
+}
+
+// metadataPaths are those of RFC 8414 §3.1, of its OpenID Connect form, and the
+// suffixed forms of some servers.
+func metadataPaths(path string) []string {
 	const oauth, openid = "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"
 	where := []string{oauth + path, openid + path, path + oauth, path + openid}
 	slices.Sort(where)
-	for _, p := range slices.Compact(where) {
-		mux.Handle("GET "+p, metadata)
+	return slices.Compact(where)
+}
+
+func keysPath(path string) string { return path + "/jwks" }
+
+// PublishedPaths are the paths of an issuer's host at which [Minter.Documents] are
+// to be found; none if it is no issuer.
+func PublishedPaths(issuer string) []string {
+	u, err := parseIssuer(issuer)
+	if err != nil {
+		return nil
 	}
-	mux.Handle("GET "+path+"/jwks", keys)
+	return append(metadataPaths(u.Path), keysPath(u.Path))
+}
+
+// Document is something that is published: its JSON as it is now, and for how long
+// it may be kept.
+type Document func() (body []byte, age time.Duration)
+
+// Documents are what [Minter.Handler] serves, by path, for servers that are not
+// made of handlers.
+func (m *Minter) Documents() map[string]Document {
+	out := map[string]Document{keysPath(m.path): m.cfg.Keys.document}
+	for _, p := range metadataPaths(m.path) {
+		out[p] = func() ([]byte, time.Duration) { return m.metadata, maxCacheAge }
+	}
+	return out
 }
 
 func document(body []byte) http.Handler {
@@ -49,7 +80,12 @@ func writeDocument(w http.ResponseWriter, body []byte, age time.Duration) {
 
 // ServeHTTP publishes the public keys (RFC 7517 §5).
 func (k *KeySet) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	writeDocument(w, k.now().jwks, min(k.cfg.Ahead/2, maxCacheAge))
+	body, age := k.document()
+	writeDocument(w, body, age)
+}
+
+func (k *KeySet) document() ([]byte, time.Duration) {
+	return k.now().jwks, min(k.cfg.Ahead/2, maxCacheAge)
 }
 
 // Handler publishes what those need who verify minted tokens: the issuer's

@@ -33,14 +33,18 @@ func TestClientCredentials(t *testing.T) {
 		t.Errorf("scope without asking: %q", got)
 	}
 	wantError(t, s.token("gateway", secret, with(form, url.Values{"scope": {"mcp:use"}})), 400, "invalid_scope")
+	ask := func(change url.Values) reply {
+		return s.token("gateway", secret, with(url.Values{"grant_type": {sts.GrantCredentials}}, change))
+	}
 	for _, name := range []string{"resource", "audience"} { // where it may exchange tokens to, it may go by itself
-		if c := s.claims(s.token("gateway", secret, with(form, url.Values{name: {tickets}, "requested_expires_in": {"7"}})).Access); c["aud"] != tickets || c["exp"].(float64)-c["iat"].(float64) != 7 {
+		r := ask(url.Values{name: {tickets}, "requested_expires_in": {"7"}})
+		if c := s.claims(r.Access); c["aud"] != tickets || r.Expiry != 7 {
 			t.Errorf("%s: %v", name, c)
 		}
-		wantError(t, s.token("gateway", secret, with(form, url.Values{name: {"http://elsewhere.example/"}})), 400, "invalid_target")
+		wantError(t, ask(url.Values{name: {"http://elsewhere.example/"}}), 400, "invalid_target")
 	}
-	wantError(t, s.token("gateway", secret, with(form, url.Values{"resource": {tickets}, "audience": {gateway}})), 400, "invalid_target")
-	wantError(t, s.token("gateway", secret, with(form, url.Values{"requested_expires_in": {"0"}})), 400, "invalid_request")
+	wantError(t, ask(url.Values{"resource": {tickets}, "audience": {gateway}}), 400, "invalid_target")
+	wantError(t, ask(url.Values{"requested_expires_in": {"0"}}), 400, "invalid_request")
 	wantError(t, s.token("web", "web secret", form), 400, "unauthorized_client")
 }
 

@@ -15,8 +15,8 @@ func complete(certs string) *config.Config {
 		TokenEndpointAuthMethod: "client_secret_post", PrivateKeyFile: certs + "/server.key", KeyID: "one",
 		AssertionAudience: "tokenEndpoint", Grant: "tokenExchange", TokenIssuer: "https://sts.example.com/",
 		AdditionalParameters: map[string]config.Secret{"tenant": clientSecret}, MaxConcurrent: 8,
-		Breaker: config.Breaker{Failures: 3, BackOff: 2 * time.Second, MaxBackOff: 30 * time.Second},
-		Address: "127.0.0.1:9903", Algorithm: "ES256", RotateEvery: 720 * time.Hour, // of the other type
+		Breaker:   config.Breaker{Failures: 3, BackOff: 2 * time.Second, MaxBackOff: 30 * time.Second},
+		Algorithm: "ES256", RotateEvery: 720 * time.Hour, // of the other type
 		TLS: "client", AllowNetworks: []string{"10.20.0.0/16"},
 		OAuthLoginRedirect:  config.Redirect{URLs: []string{"https://gateway.example.com/oidc-callback"}},
 		OAuthLogoutRedirect: config.Redirect{URLs: []string{"https://gateway.example.com/logout"}},

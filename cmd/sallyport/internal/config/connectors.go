@@ -94,7 +94,10 @@ type Connector struct {
 	// Issuer is the `iss` of minted tokens, by which MCP servers find the keys: an
 	// address without query or slash at the end. Type sts only, required. Plain
 	// http only on loopback, unless AllowPlainHTTP. It must not be that of
-	// `authProvider`, whose keys are others.
+	// `authProvider`, whose keys are others. With the origin of http.address, of
+	// oauth.resource or of an expected audience, or a host of http.allowedHosts, it
+	// is at the gateway itself, which then serves metadata and keys where agents
+	// connect, without a token; it needs a path that is not MCP's, such as /tokens.
 	Issuer string `yaml:"issuer"`
 
 	// Address is host:port on which the gateway serves, over plain HTTP, what those
@@ -102,7 +105,8 @@ type Connector struct {
 	// (`/jwks`), both under the path of Issuer. MCP servers must be able to fetch
 	// them from Issuer, so that either leads here or is a proxy that does. Type sts
 	// only. An address that other machines can reach is warned about: put TLS in
-	// front of it.
+	// front of it. Default 127.0.0.1:9903; none where Issuer is an address of the
+	// gateway's own, at which all of that is then served too.
 	Address string `yaml:"address"`
 
 	// KeyDir is the path of a directory of PEM private keys that tokens are signed
@@ -112,9 +116,11 @@ type Connector struct {
 	KeyDir string `yaml:"keyDir" as:"path"`
 
 	// Keys are PEM private keys, best as a reference, in place of KeyDir. The first
-	// one signs, the others are only published: add a new one at the end, restart,
-	// and move it to the front later. Type sts only. With neither Keys nor KeyDir
-	// the key is in memory, which is warned about: every restart has another.
+	// one signs, the others are only published: add a new one at the end, and move
+	// it to the front ten minutes later, when MCP servers know it. A changed secret
+	// takes effect within a second; a key that is no longer there stays published
+	// for 2h, while its tokens live. Type sts only. With neither Keys nor KeyDir the
+	// key is in memory, which is warned about: every restart has another.
 	Keys Secret `yaml:"keys" as:"pem"`
 
 	// Algorithm is that of keys that the gateway makes: ES256, which every library
@@ -176,7 +182,6 @@ func (c *Connector) setDefaults() {
 	c.AssertionAudience = "issuer"
 	c.Grant = "tokenExchange"
 	c.MaxConcurrent = 64
-	c.Address = "127.0.0.1:9903"
 	c.Algorithm = "ES256"
 	c.RotateEvery = 30 * 24 * time.Hour
 }

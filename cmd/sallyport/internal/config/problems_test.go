@@ -106,6 +106,12 @@ var problems = map[string][]string{
 		`31:25: warning: ttlParameter has no effect on tokens that the gateway mints; remove it`,
 		`32:18: warning: reuse has no effect on tokens that the gateway mints; remove it`,
 	},
+	"connector-sts-own.bad": {
+		`10:13: issuer: the path of "https://gateway.example.com/mcp" is already stream.path; choose another one, such as /tokens`,
+		`15:13: issuer: "http://localhost:8443" is the gateway's own address, whose metadata agents take for where to log in; add a path such as /tokens`,
+		`20:13: issuer: "https://mcp.example.com/health" is published at /health/jwks, which is already health.location; choose another path`,
+		`30:13: issuer: "https://gateway.example.com/tokens" is published at /.well-known/oauth-authorization-server/tokens, which is already published for connector "first"; choose another path`,
+	},
 	"connector-sts.bad": {
 		`5:13: issuer: "http://tokens.example.com/" has a query or a slash at its end; remove it`,
 		`5:13: issuer: "http://tokens.example.com/" is plain http beyond loopback; use https, or allowPlainHTTP: true beside it on a closed network`,

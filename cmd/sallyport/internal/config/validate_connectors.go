@@ -127,7 +127,11 @@ func (c *checker) mint(k *Connector) {
 			c.errorf(c.place(&k.Issuer), "issuer: %s has a query or a slash at its end; remove it", c.show(&k.Issuer))
 		}
 	}
-	if c.listenAddress(&k.Address, "address", k) {
+	switch {
+	case k.Address == "" && c.cfg.AtGateway(k.Issuer):
+	case k.Address == "":
+		k.Address = defaultMintAddress
+	case c.listenAddress(&k.Address, "address", k):
 		c.warnf(c.place(&k.Address), "address: other machines can reach %s over plain HTTP, where keys can be replaced on their way; use a loopback address behind what terminates TLS", c.show(&k.Address))
 	}
 	if k.RotateEvery != 0 && k.RotateEvery < minRotation {

@@ -115,4 +115,5 @@ func (c *checker) paths() {
 		claim(&p.Authorization.OAuth.MetadataPath, "metadataPath")
 	}
 	claim(&c.cfg.Health.Location, "health.location")
+	c.issuers(used)
 }

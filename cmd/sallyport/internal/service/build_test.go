@@ -319,6 +319,10 @@ func (r *refuser) Exchange(context.Context, exchange.Request) (*exchange.Token, 
 	return nil, &r.Error
 }
 
+func (r *refuser) ClientCredentials(context.Context, exchange.Request) (*exchange.Token, error) {
+	return nil, &r.Error
+}
+
 // What the server says of a refusal is for the audit.
 func TestExchangerTellsWhy(t *testing.T) {
 	_, err := exchanger{&refuser{exchange.Error{Kind: exchange.Refused, Code: "invalid_scope", Status: 400, Detail: "no item:List for you"}}}.

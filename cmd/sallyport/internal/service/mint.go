@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/http"
 
+	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/exchange/sts"
 )
@@ -41,16 +42,40 @@ func (m *mint) minter() (*sts.Minter, error) {
 	return sts.NewMinter(sts.MinterConfig{Issuer: m.Issuer, ClientID: m.OAuthClientID, Keys: m.keys})
 }
 
-// published are what the connectors of type sts have to say to those who verify their tokens, by the address where it is
-// served.
-func published(mints map[string]*mint) (map[string]http.Handler, error) {
-	handlers := map[string]http.Handler{}
+// published are what the connectors of type sts have to say to those who verify their tokens: by the address where it is
+// served, and, for issuers at the gateway's own address, by the path there.
+func published(cfg *config.Config, mints map[string]*mint) (map[string]http.Handler, map[string]authz.Document, error) {
+	handlers, documents := map[string]http.Handler{}, map[string]authz.Document{}
 	for _, m := range mints {
 		minter, err := m.minter()
 		if err != nil {
-			return nil, fmt.Errorf("connector %s: %w", m.Name, err)
+			return nil, nil, fmt.Errorf("connector %s: %w", m.Name, err)
 		}
-		handlers[m.Address] = minter.Handler()
+		if m.Address != "" {
+			handlers[m.Address] = minter.Handler()
+		}
+		if !cfg.AtGateway(m.Issuer) {
+			continue
+		}
+		for path, document := range minter.Documents() {
+			documents[path] = authz.Document(document)
+		}
 	}
-	return handlers, nil
+	return handlers, documents, nil
+}
+
+// rekey takes in keys that have changed in the secret store. Those that are no longer there stay published while their
+// tokens live.
+func rekey(mints map[string]*mint, connectors []config.Connector) error {
+	for _, c := range connectors {
+		m := mints[c.Name]
+		if m == nil || c.Keys == "" || c.Keys == m.Keys {
+			continue
+		}
+		if err := m.keys.Replace([]byte(c.Keys.Reveal())); err != nil {
+			return fmt.Errorf("connector %s: %w", c.Name, err)
+		}
+		m.Keys = c.Keys
+	}
+	return nil
 }

@@ -3,9 +3,9 @@ package service
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -65,6 +65,9 @@ func (s *Service) reload() (*config.Config, error) {
 	if err := s.rotate(cfg); err != nil {
 		return cfg, err
 	}
+	if err := rekey(s.mints, cfg.Connectors); err != nil {
+		return cfg, err
+	}
 	s.setGate(g)
 	return cfg, nil
 }
@@ -90,7 +93,7 @@ func (s *Service) rotate(cfg *config.Config) error {
 func secrets(cfg *config.Config) []config.Secret {
 	out := []config.Secret{cfg.Session.Key, cfg.Session.Store}
 	for _, c := range cfg.Connectors {
-		out = append(out, c.PrivateKey, c.Keys)
+		out = append(out, c.PrivateKey)
 		for _, name := range slices.Sorted(maps.Keys(c.AdditionalParameters)) {
 			out = append(out, c.AdditionalParameters[name])
 		}
@@ -133,8 +136,8 @@ func fixed(cfg *config.Config) [sha256.Size]byte {
 		_, _ = io.WriteString(sum, secret.Reveal()+"\x00") // redacted by the encoder
 	}
 	for _, c := range cfg.Connectors {
-		// A client secret may change (see rotate), but not come or go.
-		_ = binary.Write(sum, binary.BigEndian, c.OAuthClientSecret.Reveal() != "")
+		// A client secret may change (see rotate), but not come or go; which keys there are may change, too: see rekey.
+		_, _ = fmt.Fprintln(sum, c.OAuthClientSecret != "", c.Keys != "")
 		if c.PrivateKeyFile != "" {
 			content, _ := os.ReadFile(c.PrivateKeyFile)
 			_, _ = sum.Write(content)

@@ -1,7 +1,13 @@
 package service
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	encodepem "encoding/pem"
 	"errors"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -33,6 +39,7 @@ func TestReload(t *testing.T) {
 		{"a prompt", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          prompts: [{name: ask, ttl: 5s, scopes: [item:Ask]}]", false},
 		{"a resource", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          resources: [{uri: \"item://*\", ttl: 5s, scopes: [item:Read]}]", false},
 		{"the token of sessions", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          session: {ttl: 60s, scopes: [item:Listen]}", false},
+		{"discovery", "c.yaml", "          timeout: 9s", "          timeout: 9s\n          discovery: {type: clientCredentials, ttl: 60s, scopes: [item:Look]}", false},
 		{"time of a call", "c.yaml", "  - name: open\n", "  - name: open\n    timeout: 30s\n", false},
 		{"time of a tool", "c.yaml", "  - name: open\n", "  - name: open\n    toolTimeouts: [{name: slow*, timeout: 1h}]\n", false},
 		{"hosts", "c.yaml", "one.example]", "one.example, two.example]", false},
@@ -110,6 +117,38 @@ func TestReloadOfCertificates(t *testing.T) {
 	}
 	if _, err := s.reload(); !errors.Is(err, errRestart) {
 		t.Errorf("looks as if it were in force: %v", err)
+	}
+}
+
+// Keys in the secret store follow each other without a restart; where keys come from does not change without one.
+func TestReloadOfSigningKeys(t *testing.T) {
+	pem := func() string {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		must(t, err)
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		must(t, err)
+		return string(encodepem.EncodeToMemory(&encodepem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	}
+	one, two := pem(), pem()
+	f := newFiles(t)
+	f.edit("c.yaml", "mcpProvider:", "  - name: mint\n    type: sts\n    oauthClientID: gateway\n    issuer: https://tokens.example\n    keys: |\n      "+
+		strings.ReplaceAll(strings.TrimSpace(one), "\n", "\n      ")+"\nmcpProvider:")
+	s := f.service()
+	first := s.mints["mint"].keys.Current()
+	f.edit("c.yaml", strings.ReplaceAll(strings.TrimSpace(one), "\n", "\n      "), strings.ReplaceAll(strings.TrimSpace(two), "\n", "\n      "))
+	_, err := s.reload()
+	must(t, err)
+	if s.mints["mint"].keys.Current() == first {
+		t.Error("the old key signs")
+	}
+	set := httptest.NewRecorder()
+	s.mints["mint"].keys.ServeHTTP(set, nil)
+	if n := strings.Count(set.Body.String(), `"kid"`); n != 2 || !strings.Contains(set.Body.String(), first) {
+		t.Errorf("%d keys are published", n)
+	}
+	f.edit("c.yaml", "    keys: |\n      "+strings.ReplaceAll(strings.TrimSpace(two), "\n", "\n      "), "    keyDir: keys")
+	if _, err := s.reload(); !errors.Is(err, errRestart) {
+		t.Errorf("other keys altogether: %v", err)
 	}
 }
 

@@ -56,6 +56,7 @@ type Service struct {
 	mints     map[string]*mint            // by connector
 	sources   map[string]tokenSource      // by app
 	publish   map[string]http.Handler     // of the mints, by address
+	documents map[string]authz.Document   // likewise, by path at the gateway's own address
 	sealer    *session.Sealer
 	store     hub.Store
 	revoked   *revocation.List
@@ -121,7 +122,7 @@ func (s *Service) connect() (err error) {
 	if s.mints, err = newMints(s.Config, s.Log); err != nil {
 		return err
 	}
-	if s.publish, err = published(s.mints); err != nil {
+	if s.publish, s.documents, err = published(s.Config, s.mints); err != nil {
 		return err
 	}
 	for _, a := range s.Config.Apps {
@@ -191,7 +192,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 	stream, oauth := p.Transports.Stream, p.Authorization.OAuth
 	c := authz.Config{
 		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Revocations: s.revoked, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
-		Paths:        paths(cfg),
+		Paths: paths(cfg), Documents: s.documents,
 		ClientMayEnd: stream.Session.AllowClientTermination,
 		Audiences:    audiences(cfg), Resource: oauth.Resource, Scopes: oauth.ScopesSupported, Listen: cfg.HTTP.Address,
 		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
