@@ -1,13 +1,16 @@
 package hub
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -231,13 +234,15 @@ func TestListsOfEachCaller(t *testing.T) {
 	})
 }
 
+// known counts the callers that have lists of their own.
+func known(h *Hub) int {
+	h.callers.mu.Lock()
+	defer h.callers.mu.Unlock()
+	return h.callers.known.order.Len()
+}
+
 // Callers are remembered in bounded number and size, and not for ever; who is forgotten is read anew.
 func TestCallersAreBounded(t *testing.T) {
-	known := func(h *Hub) int {
-		h.callers.mu.Lock()
-		defer h.callers.mu.Unlock()
-		return h.callers.known.order.Len()
-	}
 	t.Run("number", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := &bank{life: time.Hour}
@@ -316,4 +321,148 @@ func TestHelloWaitsForTheFirstLists(t *testing.T) {
 			})
 		}
 	}
+}
+
+// itself issues tokens of the gateway's own, in the manner of issuing.
+type itself struct{}
+
+func (itself) ClientCredentials(_ context.Context, x *authz.ExchangeRule, _ authz.TokenRule) (*authz.IssuedToken, error) {
+	return &authz.IssuedToken{Value: "gateway:" + x.Audience, Expiry: time.Now().Add(time.Hour)}, nil
+}
+
+// binding lets nobody in without a token for up, and nobody into a session but whose token opened it.
+type binding struct {
+	http.Handler
+	t *testing.T
+
+	mu     sync.Mutex
+	open   bool              // for now: it lets everybody in
+	owners map[string]string // by session
+	listen []string          // who listens in a session
+	ended  []string          // whose sessions
+}
+
+// was waits until something has happened for alice and for bob.
+func (b *binding) was(what *[]string) {
+	b.t.Helper()
+	for begun := time.Now(); time.Since(begun) < patience; time.Sleep(time.Millisecond) {
+		b.mu.Lock()
+		got := slices.Sorted(slices.Values(*what))
+		b.mu.Unlock()
+		if slices.Equal(got, []string{"alice", "bob"}) {
+			return
+		}
+	}
+	b.t.Fatalf("only for %v", *what)
+}
+
+func (b *binding) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	parts := strings.Split(strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer "), ":")
+	b.mu.Lock()
+	open := b.open
+	b.mu.Unlock()
+	if open {
+		b.Handler.ServeHTTP(w, r)
+		return
+	}
+	if len(parts) < 2 || parts[1] != "up" {
+		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	session := r.Header.Get("Mcp-Session-Id") + r.URL.Query().Get("c")
+	b.mu.Lock()
+	owner, known := b.owners[session]
+	if !known && session != "" {
+		b.owners[session] = parts[0]
+	}
+	switch {
+	case r.Method == http.MethodDelete:
+		b.ended = append(b.ended, parts[0])
+	case r.Method == http.MethodGet && session != "" && parts[0] != "gateway":
+		b.listen = append(b.listen, parts[0])
+	}
+	b.mu.Unlock()
+	if known && owner != parts[0] {
+		b.t.Errorf("%s %s in a session of %s", parts[0], r.Method, owner)
+		w.WriteHeader(http.StatusForbidden)
+		return
+	}
+	b.Handler.ServeHTTP(w, r)
+}
+
+// An agent's session is opened, used, listened to and ended with tokens of the agent's, over either transport, although
+// nothing but the server's refusal says that it needs any.
+func TestSessionsBelongToWhoseTokenOpenedThem(t *testing.T) {
+	for name, test := range map[string]func(b *binding) (egress, *authz.App){
+		"streamable": func(b *binding) (egress, *authz.App) {
+			b.Handler = liveLegacy("up", `{"tools":{}}`)
+			return egress{"app/up": b}, protected("up")
+		},
+		"2024-11-05": func(b *binding) (egress, *authz.App) {
+			b.Handler = newOldServer(`{"tools":{}}`)
+			a := protected("up")
+			a.OldTransport = &url.URL{Scheme: "http", Host: "up.example", Path: "/sse"}
+			return egress{"app/up": b, authz.EndpointRoute("up"): b}, a
+		},
+	} {
+		for when, later := range map[string]bool{"from the start": false, "later": true} {
+			t.Run(name+", "+when, func(t *testing.T) {
+				b := &binding{t: t, open: later, owners: map[string]string{}}
+				via, a := test(b)
+				a.Exchange.Session, a.Exchange.Discovery.Tokens = nil, itself{}
+				g := newGateway(t, via, []*authz.App{a})
+				ready(t, g.Hub)
+				b.mu.Lock()
+				b.open = false
+				b.mu.Unlock()
+				var agents []agent
+				for _, who := range []string{"alice", "bob"} {
+					agent := enter(t, g, who, "{}")
+					agents = append(agents, agent)
+					agent.must(200, `"up_t"`, `{"jsonrpc":"2.0","id":2,"method":"tools/list"}`)
+					agent.listen()
+					for range 2 {
+						agent.must(200, `"content"`, `{"jsonrpc":"2.0","id":3,"method":"tools/call","params":{"name":"up_t","arguments":{}}}`)
+					}
+					agent.must(202, "", `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":9}}`)
+				}
+				if name == "streamable" {
+					b.was(&b.listen)
+				}
+				for _, agent := range agents {
+					if rec := ask(g, agent.who, "DELETE", "", "Mcp-Session-Id", agent.session); rec.Code != 204 {
+						t.Errorf("DELETE: %d", rec.Code)
+					}
+				}
+				if name == "streamable" {
+					b.was(&b.ended)
+				}
+			})
+		}
+	}
+}
+
+// A reload that makes lists each caller's leaves nothing of everybody's, and the other way round.
+func TestReloadChangesWhoseListsTheyAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bank{life: time.Minute}
+		up := b.guard(modernScript(toolList("t")))
+		everybody, each := discovering(authz.DiscoverAsGateway, b), discovering(authz.DiscoverAsAgent, b)
+		var now atomic.Pointer[testGate]
+		now.Store(everybody)
+		h := newHub(t, nil, egress{"app/up": up}, func(c *Config) { c.Gate = func() Gate { return now.Load() } })
+		for _, gate := range []*testGate{everybody, each, everybody} {
+			now.Store(gate)
+			time.Sleep(2 * tick)
+			for _, who := range []string{"alice", "bob"} {
+				if l := listTools(t, h, who); len(l.names(t)) != 1 {
+					t.Errorf("%s: %v", who, l.unavailable(t))
+				}
+			}
+			shown, callers := strings.TrimPrefix(up.last("tools/list").authorization, "Bearer "), known(h)
+			if gate == each && (callers != 2 || !strings.HasPrefix(shown, "bob-")) || gate == everybody && (callers != 0 || !strings.HasPrefix(shown, "gateway-")) {
+				t.Errorf("%d callers, last asked with %s", callers, shown)
+			}
+		}
+	})
 }

@@ -235,17 +235,21 @@ func (u *upstream) is(a *authz.App) bool {
 	return u != nil && u.route == a.Route && u.prefix == a.Prefix && u.fixed == a.Era && u.old == (a.OldTransport != nil)
 }
 
-// prune forgets the apps that a reload removed.
+// prune forgets the apps that a reload removed, or whose lists it made each caller's or everybody's.
 func (h *Hub) prune() {
-	kept := map[string]bool{}
+	shared, each := map[string]bool{}, map[string]bool{}
 	for _, a := range h.cfg.Gate().Apps() {
-		kept[a.Name] = true
+		if a.DiscoversAsAgent() {
+			each[a.Name] = true
+		} else {
+			shared[a.Name] = true
+		}
 	}
-	h.forgetCallers(kept)
+	h.forgetCallers(each)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for name := range h.upstreams {
-		if !kept[name] {
+		if !shared[name] {
 			delete(h.upstreams, name)
 		}
 	}

@@ -68,14 +68,14 @@ func (h *Hub) trim() {
 	h.leave(gone...)
 }
 
-// forgetCallers forgets those who have been idle for as long as a session may be, and the apps that kept does not name.
-func (h *Hub) forgetCallers(kept map[string]bool) {
+// forgetCallers forgets those who have been idle for as long as a session may be, and those of other apps than these.
+func (h *Hub) forgetCallers(apps map[string]bool) {
 	var gone []*upstream
 	now := h.cfg.Now()
 	h.callers.mu.Lock()
 	for key, e := range h.callers.known.byKey {
 		u := e.Value.(pair[callerKey, *upstream]).value
-		if !kept[key.app] || now.Sub(u.lastUsed()) > h.cfg.SessionTimeout {
+		if !apps[key.app] || now.Sub(u.lastUsed()) > h.cfg.SessionTimeout {
 			h.callers.known.remove(key)
 			gone = append(gone, u)
 		}
