@@ -8,7 +8,9 @@
 // Contract:
 //   - every request is identified anew by the gate: no header is trusted to say who is calling, and the hub answers
 //     alike however it was reached;
-//   - nothing crosses between principals: upstream sessions are kept per owner, lists are filtered per caller;
+//   - nothing crosses between principals: upstream sessions are kept per owner and opened with tokens of that owner's,
+//     lists are filtered per caller, and belong to one caller alone where they were read with its token;
+//   - the gateway's own token goes out with what the hub asks on its own account, and with nothing of an agent's;
 //   - upstream answers are hostile input: strictly parsed, bounded in bytes, items and time. A bad answer makes its
 //     app unavailable and changes nothing for the others;
 //   - what is remembered is soft state in bounded memory. Losing it costs a handshake, never an agent's session;
