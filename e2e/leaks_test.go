@@ -203,6 +203,8 @@ func (a *overheard) Write(b []byte) (int, error) {
 	return a.ResponseWriter.Write(b)
 }
 
+func (a *overheard) Flush() { _ = http.NewResponseController(a.ResponseWriter).Flush() }
+
 func (a *overheard) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // A check that cannot find anything finds nothing.

@@ -19,7 +19,6 @@ func (s *Service) Ready() (bool, map[string]bool) {
 		"exchange":  time.Since(s.began) > exchangeGrace,
 		"catalogue": s.hub.Ready(),
 		"routes":    s.routed.Load(),
-		"revoked":   s.revoked.Fresh(),
 		"verdicts":  !s.processor.Ignored(),
 		"serving":   !s.draining.Load(),
 	}
