@@ -344,7 +344,11 @@ func TestFortressBindsSessions(t *testing.T) {
 	s.listed(t, cs, "getItem", "listItems")
 	_, err = ask(t.Context(), cs, "my_server_getItem", number{1})
 	must(t, err)
-	calls := f.sightings(func(x sighting) bool { return x.Method == "tools/call" })
+	var calls []sighting
+	await(t, "the server to have ended the call", func() bool { // which its answer is ahead of
+		calls = f.sightings(func(x sighting) bool { return x.Method == "tools/call" })
+		return len(calls) > 0
+	})
 	if len(calls) != 1 || calls[0].Session == "" || calls[0].Sub != user {
 		t.Fatalf("%+v", calls)
 	}
