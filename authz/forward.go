@@ -1,7 +1,6 @@
 package authz
 
 import (
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,10 +19,11 @@ var kept = []string{"accept", "accept-language", "content-type", "content-length
 // strip lists the request's fields that must not go on.
 func (c *Call) strip() []string {
 	var out []string
+	_, _, traced := c.req.Header.TraceContext()
 	for name := range c.req.Header {
 		switch {
 		case slices.Contains(kept, name), strings.HasPrefix(name, "x-envoy-"):
-		case (name == "traceparent" || name == "tracestate") && c.traced():
+		case (name == "traceparent" || name == "tracestate") && traced:
 		case strings.HasPrefix(name, "mcp-param-") && c.era == mcpparse.EraModern:
 		default:
 			out = append(out, name)
@@ -31,16 +31,6 @@ func (c *Call) strip() []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// traceParent is a trace context in its only form so far (W3C Trace Context §3.2.2.3).
-var traceParent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
-
-// traced reports whether the request's trace context is one, and of a bounded size (§3.3.1.5).
-func (c *Call) traced() bool {
-	parent, ok := c.req.Header.Get("traceparent")
-	state := strings.Join(c.req.Header["tracestate"], ",")
-	return ok && traceParent.MatchString(parent) && len(state) <= 512
 }
 
 // maxCall is how long a call may take in all: as the app says, and no longer than its token is good for.
@@ -142,6 +132,9 @@ func (c *Call) toUpstream() (Verdict, audit.Decision) {
 	// In the legacy era a session may be lost, and there are names in event streams; what one caller may read is no
 	// other's to have from a cache.
 	v.Watch = c.era == mcpparse.EraLegacy || c.msg.Method == "resources/read"
+	if c.req.HeadersOnly && (v.Body != nil || v.Watch || c.req.RawQuery != "") {
+		return c.toCarrier()
+	}
 	return v, c.record(audit.Allowed)
 }
 

@@ -2,6 +2,7 @@ package authz
 
 import (
 	"net/http"
+	"regexp"
 	"strings"
 )
 
@@ -28,6 +29,19 @@ func (h Header) repeated(names ...string) string {
 	return ""
 }
 
+// traceParent is a trace context in its only form so far (W3C Trace Context §3.2.2.3).
+var traceParent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
+// TraceContext returns the trace context when it is one, and of a bounded size (W3C Trace Context §3.3.1.5).
+func (h Header) TraceContext() (parent, state string, ok bool) {
+	parent, ok = h.Get("traceparent")
+	state = strings.Join(h["tracestate"], ",")
+	if !ok || !traceParent.MatchString(parent) || len(state) > 512 {
+		return "", "", false
+	}
+	return parent, state, true
+}
+
 // canonical returns the fields under their canonical names (Authorization, Mcp-Session-Id), several values joined
 // with ", ": the spelling that published policies read.
 func (h Header) canonical() map[string]string {
@@ -50,6 +64,10 @@ type Request struct {
 	Certificate string // SHA-256 of the TLS client certificate in hex, as the host established it; "" without one
 	EndOfStream bool   // no body follows
 	ID          string // the host's own id of this exchange, "" when it has none
+
+	// HeadersOnly is set by a host that can change no body and shows no answer (ext_authz). What would need either goes
+	// through the hub.
+	HeadersOnly bool
 }
 
 // Reply is an HTTP answer that the gate gives itself.

@@ -238,14 +238,6 @@ func TestRender(t *testing.T) {
 	}
 }
 
-func TestRenderNeedsASocket(t *testing.T) {
-	w := newWorld(t)
-	w.write("sallyport.yaml", w.config()+"service:\n  address: 127.0.0.1:1\n")
-	if got := command(t, w.env(), "render", "-config", w.path("sallyport.yaml")); got.code != 1 || !strings.Contains(got.stderr, "service.address 127.0.0.1:1") {
-		t.Error(got)
-	}
-}
-
 func TestAuditVerify(t *testing.T) {
 	w := start(t)
 	for range 3 {

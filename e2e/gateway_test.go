@@ -157,6 +157,9 @@ result["external_message"] := "ask for more scope" if input.request.mcp.tool.par
 result["required_scopes"] := ["admin:all"] if input.request.mcp.tool.params.name == "admin"
 `
 
+// wiring is how Envoy and the service are joined, as the members of `service`; nil for the default.
+var wiring func(t *testing.T) string
+
 // newWorld prepares peers and files, and starts nothing of ours yet.
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -173,6 +176,9 @@ func newWorld(t *testing.T) *world {
 	w.write("open.rego", openRego)
 	w.write("secrets.yaml", "secrets:\n  gateway.clientSecret: "+gatewaySecret+"\n  sallyport.sessionKey: "+sessionKey+"\n")
 	w.write("sallyport.yaml", w.config())
+	if wiring != nil {
+		w.write("sallyport.yaml", w.config()+"service:\n"+wiring(t))
+	}
 	w.token = w.provider.login(t, w.url)
 	return w
 }

@@ -16,7 +16,8 @@ import (
 // Resources are one gateway in Envoy's terms. The same Gateway always gives
 // the same bytes.
 type Resources struct {
-	// Listeners are "ingress" and "egress", each with its route table inlined.
+	// Listeners are "ingress" and, unless the hub has a way of its own, "egress",
+	// each with its route table inlined.
 	Listeners []*listenerv3.Listener
 	// Routes are the route tables of the same names.
 	Routes []*routev3.RouteConfiguration
@@ -34,16 +35,21 @@ func Generate(g Gateway) (*Resources, error) {
 }
 
 func generate(g Gateway) *Resources {
-	in, out := ingressRoutes(g), egressRoutes(g)
-	clusters := []*clusterv3.Cluster{socketCluster(ServiceCluster, g.ServiceSocket), socketCluster(HubRoute, g.HubSocket)}
+	in := ingressRoutes(g)
+	clusters := []*clusterv3.Cluster{ownCluster(ServiceCluster, g.ServiceSocket), ownCluster(HubRoute, g.HubSocket)}
 	for _, a := range g.Apps {
 		clusters = append(clusters, appCluster(g, a))
 	}
-	return &Resources{
-		Listeners: []*listenerv3.Listener{ingress(g, in), egress(g, out)},
-		Routes:    []*routev3.RouteConfiguration{in, out},
+	r := &Resources{
+		Listeners: []*listenerv3.Listener{ingress(g, in)},
+		Routes:    []*routev3.RouteConfiguration{in},
 		Clusters:  clusters,
 	}
+	if g.EgressSocket != "" {
+		out := egressRoutes(g)
+		r.Listeners, r.Routes = append(r.Listeners, egress(g, out)), append(r.Routes, out)
+	}
+	return r
 }
 
 // Bootstrap returns the file that runs g in one Envoy (envoy -c FILE): YAML,
@@ -85,6 +91,12 @@ func extension(name string, m proto.Message) *corev3.TypedExtensionConfig {
 
 func pipe(path string, mode uint32) *corev3.Address {
 	return &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: path, Mode: mode}}}
+}
+
+func socketAddress(host string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+	}}}
 }
 
 func tlsSocket(context proto.Message) *corev3.TransportSocket {

@@ -1,6 +1,7 @@
 package envoy
 
 import (
+	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -23,14 +24,22 @@ const manyStreams = 100_000
 // a closing connection is lost, since calls are never retried.
 const upstreamIdle = 4 * time.Second
 
-// socketCluster is an HTTP/2 server on a unix socket beside Envoy.
-func socketCluster(name, path string) *clusterv3.Cluster {
+// ownCluster is an HTTP/2 server of the service's, on a unix socket beside
+// Envoy or, as host:port, elsewhere.
+func ownCluster(name, where string) *clusterv3.Cluster {
+	discovery, address := clusterv3.Cluster_STATIC, pipe(where, 0)
+	if host, port, ok := splitAddress(where); ok {
+		address = socketAddress(host, port)
+		if _, err := netip.ParseAddr(host); err != nil {
+			discovery = clusterv3.Cluster_STRICT_DNS // replicas
+		}
+	}
 	return &clusterv3.Cluster{
 		Name:                 name,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:       durationpb.New(time.Second),
 		CircuitBreakers:      circuitBreakers(),
-		LoadAssignment:       endpoint(name, "", pipe(path, 0)),
+		LoadAssignment:       endpoint(name, "", address),
 		TypedExtensionProtocolOptions: protocol(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -61,12 +70,7 @@ func appCluster(g Gateway, a App) *clusterv3.Cluster {
 		ConnectTimeout:                durationpb.New(a.DialTimeout),
 		CircuitBreakers:               circuitBreakers(),
 		TypedExtensionProtocolOptions: protocol(appProtocol(a, up)),
-		LoadAssignment: endpoint(name, up.authority, &corev3.Address{Address: &corev3.Address_SocketAddress{
-			SocketAddress: &corev3.SocketAddress{
-				Address:       up.host,
-				PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: up.port},
-			},
-		}}),
+		LoadAssignment:                endpoint(name, up.authority, socketAddress(up.host, up.port)),
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{
 			TcpKeepalive: &corev3.TcpKeepalive{
 				KeepaliveTime:     wrapperspb.UInt32(uint32(a.KeepAlive.Seconds())),

@@ -18,6 +18,7 @@ import (
 )
 
 const (
+	extAuthzName       = "envoy.filters.http.ext_authz"
 	extProcName        = "envoy.filters.http.ext_proc"
 	customResponseName = "envoy.filters.http.custom_response"
 )
@@ -29,12 +30,15 @@ const (
 // until the virtual host switches it on: a request too broken to have a path
 // would otherwise die waiting for the processor's word on Envoy's own 400.
 func ingressFilters(g Gateway) []*hcmv3.HttpFilter {
-	processor := filter(extProcName, extProc(g))
-	processor.Disabled = true
+	judge := filter(extProcName, extProc(g))
+	if g.Filter == FilterExtAuthz {
+		judge = filter(extAuthzName, extAuthz(g))
+	}
+	judge.Disabled = true
 	return []*hcmv3.HttpFilter{
 		filter(customResponseName, &customv3.CustomResponse{}),
-		processor,
-		filter("envoy.filters.http.rbac", decidedOnly()),
+		judge,
+		filter("envoy.filters.http.rbac", decidedOnly(g.namespace())),
 		filter("envoy.filters.http.header_mutation", noTrailers()),
 		routerFilter(),
 	}
@@ -115,14 +119,14 @@ func mode(request extprocv3.ProcessingMode_BodySendMode, headers extprocv3.Proce
 }
 
 // decidedOnly is lock 3: no request passes that a final verdict did not mark.
-func decidedOnly() *rbacv3.RBAC {
+func decidedOnly(namespace string) *rbacv3.RBAC {
 	return &rbacv3.RBAC{Rules: &rbacconfigv3.RBAC{
 		Action: rbacconfigv3.RBAC_ALLOW,
 		Policies: map[string]*rbacconfigv3.Policy{"decided": {
 			Permissions: []*rbacconfigv3.Permission{{Rule: &rbacconfigv3.Permission_Any{Any: true}}},
 			Principals: []*rbacconfigv3.Principal{{Identifier: &rbacconfigv3.Principal_SourcedMetadata{
 				SourcedMetadata: &rbacconfigv3.SourcedMetadata{
-					MetadataMatcher: metadataMatcher(DecidedKey, present()),
+					MetadataMatcher: metadataMatcher(namespace, DecidedKey, present()),
 					MetadataSource:  rbacconfigv3.MetadataSource_DYNAMIC,
 				},
 			}}},
@@ -149,9 +153,9 @@ func grpcService(maxReply uint32) *corev3.GrpcService {
 	return &corev3.GrpcService{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: target}}
 }
 
-func metadataMatcher(key string, value *matcherv3.ValueMatcher) *matcherv3.MetadataMatcher {
+func metadataMatcher(namespace, key string, value *matcherv3.ValueMatcher) *matcherv3.MetadataMatcher {
 	return &matcherv3.MetadataMatcher{
-		Filter: MetadataNamespace,
+		Filter: namespace,
 		Path:   []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: key}}},
 		Value:  value,
 	}

@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -53,8 +54,11 @@ const (
 	// HubRoute is the value of RouteHeader for the hub.
 	HubRoute = "hub"
 
-	// MetadataNamespace is the only dynamic metadata namespace the service may write.
+	// MetadataNamespace is the only dynamic metadata namespace that the service
+	// may write over ext_proc; over ext_authz it is [AuthzNamespace].
 	MetadataNamespace = "sallyport"
+	// AuthzNamespace is where Envoy keeps what an ext_authz service says.
+	AuthzNamespace = extAuthzName
 	// DecidedKey is present once the final verdict is in, and only then: set it
 	// in the headers reply of a request without a body, else in the body reply.
 	DecidedKey = "decided"
@@ -86,6 +90,16 @@ func AppRoute(name string) string { return "app/" + name }
 // to an app with EndpointEvents.
 func EndpointRoute(name string) string { return "endpoint/" + name }
 
+// Filter is the Envoy filter that asks the service.
+type Filter uint8
+
+// The filters. Over ext_authz the service can change no body and sees no
+// answer; calls that need either go through its hub.
+const (
+	FilterExtProc Filter = iota
+	FilterExtAuthz
+)
+
 // Gateway describes one gateway. The zero value of a field means the default
 // that its comment gives; a field without one is required.
 type Gateway struct {
@@ -104,13 +118,15 @@ type Gateway struct {
 	// answers it or nobody does.
 	Paths []string
 
-	// ServiceSocket is the unix socket of the service's gRPC server, which
-	// decides every message (ext_proc) and receives the access log.
+	// ServiceSocket is where the service's gRPC server is, which decides every
+	// message and receives the access log: the path of a unix socket, or
+	// host:port.
 	ServiceSocket string
-	// HubSocket is the unix socket of the hub's HTTP/2 server.
+	// HubSocket is where the hub's HTTP/2 server is: likewise.
 	HubSocket string
 	// EgressSocket is the unix socket on which Envoy listens for the hub. Who
-	// can connect to it can send anything to every upstream.
+	// can connect to it can send anything to every upstream. Empty: the hub
+	// reaches the upstreams by itself.
 	EgressSocket string
 	// EgressMode is the mode of EgressSocket: 0600 (default) where Envoy and
 	// the service run as one user, 0660 where they share a group only.
@@ -118,6 +134,9 @@ type Gateway struct {
 	// AdminSocket is the unix socket of Envoy's admin interface. Who can
 	// connect to it can read every header in flight and stop Envoy.
 	AdminSocket string
+
+	// Filter asks the service about every message. Default FilterExtProc.
+	Filter Filter
 
 	// Apps are the upstream MCP servers, in the order of the configuration.
 	Apps []App
@@ -215,6 +234,21 @@ func (g Gateway) withDefaults() (Gateway, error) {
 	return g, errors.Join(g.check()...)
 }
 
+func (g Gateway) filterName() string {
+	if g.Filter == FilterExtAuthz {
+		return extAuthzName
+	}
+	return extProcName
+}
+
+// namespace is where Envoy keeps what the service says of a message.
+func (g Gateway) namespace() string {
+	if g.Filter == FilterExtAuthz {
+		return AuthzNamespace
+	}
+	return MetadataNamespace
+}
+
 func (a App) withDefaults() App {
 	a.DialTimeout = or(a.DialTimeout, 5*time.Second)
 	a.KeepAlive = or(a.KeepAlive, 30*time.Second)
@@ -293,7 +327,9 @@ func (g Gateway) checkSockets() []error {
 		{"service", g.ServiceSocket}, {"hub", g.HubSocket}, {"egress", g.EgressSocket}, {"admin", g.AdminSocket},
 	} {
 		name, path := s[0], s[1]
+		_, _, isAddress := splitAddress(path)
 		switch {
+		case path == "" && name == "egress", isAddress && (name == "service" || name == "hub"):
 		case path == "" || len(path) > maxSocketPath || !utf8.ValidString(path) || strings.ContainsRune(path, 0):
 			errs = append(errs, fmt.Errorf("envoy: %s socket %q: want a path of 1 to %d bytes", name, path, maxSocketPath))
 		case seen[path] != "":
@@ -335,6 +371,16 @@ func checkTLS(who, minVersion string, files ...string) []error {
 		}
 	}
 	return errs
+}
+
+// splitAddress takes host:port apart. A path is none.
+func splitAddress(s string) (host string, port uint32, ok bool) {
+	host, text, err := net.SplitHostPort(s)
+	n, portErr := strconv.ParseUint(text, 10, 16)
+	if err != nil || portErr != nil || n == 0 || host == "" || strings.ContainsRune(s, '/') || !utf8.ValidString(s) {
+		return "", 0, false
+	}
+	return host, uint32(n), true
 }
 
 // parseListen resolves the host:port of a listener to an address that Envoy can bind.

@@ -26,7 +26,7 @@ func ingress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener
 	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
 	manager.HttpFilters = ingressFilters(g)
 	manager.AccessLog = []*accesslogv3.AccessLog{accessLog()}
-	manager.LocalReplyConfig = localReplies()
+	manager.LocalReplyConfig = localReplies(g.namespace())
 
 	addr, _ := parseListen(g.Listen) // checked by withDefaults
 	socket := &corev3.SocketAddress{
@@ -109,7 +109,7 @@ func egress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener 
 		CodecType:                  hcmv3.HttpConnectionManager_HTTP2,
 		RouteSpecifier:             &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
 		HttpFilters:                []*hcmv3.HttpFilter{routerFilter()},
-		LocalReplyConfig:           localReplies(),
+		LocalReplyConfig:           localReplies(g.namespace()),
 		StreamIdleTimeout:          durationpb.New(g.StreamIdle),
 		Http2ProtocolOptions:       &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(10_000)},
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,

@@ -49,11 +49,11 @@ func replyClasses() []replyClass {
 // first one takes it out unchanged. The text form is used because it quotes the
 // id as it came; it has no word for a missing id, hence two mappers a class.
 // %RESPONSE_CODE_DETAILS% must not appear here: it names addresses and errors.
-func localReplies() *hcmv3.LocalReplyConfig {
-	mappers := []*hcmv3.ResponseMapper{{Filter: metadataFilter(ImmediateKey, isTrue())}}
+func localReplies(namespace string) *hcmv3.LocalReplyConfig {
+	mappers := []*hcmv3.ResponseMapper{{Filter: metadataFilter(namespace, ImmediateKey, isTrue())}}
 	for _, c := range replyClasses() {
 		mappers = append(mappers,
-			c.mapper("%DYNAMIC_METADATA("+MetadataNamespace+":"+IDKey+")%", allOf(c.filter, metadataFilter(IDKey, present()))),
+			c.mapper("%DYNAMIC_METADATA("+namespace+":"+IDKey+")%", allOf(c.filter, metadataFilter(namespace, IDKey, present()))),
 			c.mapper("null", c.filter))
 	}
 	return &hcmv3.LocalReplyConfig{Mappers: mappers}
@@ -162,10 +162,10 @@ func statusFilter(op accesslogv3.ComparisonFilter_Op, status uint32) *accesslogv
 	}}
 }
 
-func metadataFilter(key string, value *matcherv3.ValueMatcher) *accesslogv3.AccessLogFilter {
+func metadataFilter(namespace, key string, value *matcherv3.ValueMatcher) *accesslogv3.AccessLogFilter {
 	return &accesslogv3.AccessLogFilter{FilterSpecifier: &accesslogv3.AccessLogFilter_MetadataFilter{
 		MetadataFilter: &accesslogv3.MetadataFilter{
-			Matcher:            metadataMatcher(key, value),
+			Matcher:            metadataMatcher(namespace, key, value),
 			MatchIfKeyNotFound: wrapperspb.Bool(false), // Envoy's default is true
 		},
 	}}

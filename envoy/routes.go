@@ -39,7 +39,7 @@ func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 		for _, a := range g.Apps {
 			r := appRoute(a, path, g)
 			r.ResponseHeadersToRemove = withheldHeaders
-			r.ResponseHeadersToAdd = append(readable(), fromMetadata("access-control-expose-headers", ExposeKey))
+			r.ResponseHeadersToAdd = append(readable(g.namespace()), fromMetadata(g.namespace(), "access-control-expose-headers", ExposeKey))
 			r.TypedPerFilterConfig = map[string]*anypb.Any{customResponseName: typed(refusedAnswers())}
 			routes = append(routes, r)
 		}
@@ -52,7 +52,7 @@ func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 		Action: &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: 503}},
 	}))
 	table.VirtualHosts[0].TypedPerFilterConfig = map[string]*anypb.Any{
-		extProcName: typed(&routev3.FilterConfig{Config: &anypb.Any{}}),
+		g.filterName(): typed(&routev3.FilterConfig{Config: &anypb.Any{}}),
 	}
 	return table
 }
@@ -101,7 +101,7 @@ func hubRoute(path string, g Gateway) *routev3.Route {
 		Match:                  match(path, HubRoute),
 		Action:                 &routev3.Route_Route{Route: longStream(HubRoute, g)},
 		RequestHeadersToRemove: []string{RouteHeader},
-		ResponseHeadersToAdd: append(readable(),
+		ResponseHeadersToAdd: append(readable(g.namespace()),
 			overwrite("access-control-expose-headers", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, DPoP-Nonce")),
 	}
 }
@@ -109,17 +109,17 @@ func hubRoute(path string, g Gateway) *routev3.Route {
 // readable lets the page in a browser that asked read the answer (Fetch, "CORS
 // protocol"): the one whose origin the service allowed, and no other, whatever
 // the upstream says. An agent whose proofs need a nonce gets the next one.
-func readable() []*corev3.HeaderValueOption {
+func readable(namespace string) []*corev3.HeaderValueOption {
 	return []*corev3.HeaderValueOption{
-		fromMetadata("access-control-allow-origin", OriginKey),
-		fromMetadata("dpop-nonce", NonceKey),
+		fromMetadata(namespace, "access-control-allow-origin", OriginKey),
+		fromMetadata(namespace, "dpop-nonce", NonceKey),
 	}
 }
 
 // fromMetadata is a header that the service decides. Without its word the value
 // is empty, and the header not added.
-func fromMetadata(name, key string) *corev3.HeaderValueOption {
-	return overwrite(name, "%DYNAMIC_METADATA("+MetadataNamespace+":"+key+")%")
+func fromMetadata(namespace, name, key string) *corev3.HeaderValueOption {
+	return overwrite(name, "%DYNAMIC_METADATA("+namespace+":"+key+")%")
 }
 
 // match wants the exact path and the service's word for it.

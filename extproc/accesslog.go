@@ -7,11 +7,14 @@ import (
 	"strings"
 	"time"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	datav3 "github.com/envoyproxy/go-control-plane/envoy/data/accesslog/v3"
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/envoyhttp"
 )
 
 // Completions takes Envoy's gRPC access log and records how each judged message ended. The log is lossy by nature,
@@ -50,20 +53,30 @@ func (c *Completions) StreamAccessLogs(stream alsv3.AccessLogService_StreamAcces
 // refused by itself, and of what broke off before our first answer.
 func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 	common := e.GetCommonProperties()
-	facts := common.GetMetadata().GetFilterMetadata()[Namespace].GetFields()
+	facts := factsOf(common.GetMetadata())
 	start, took := common.GetStartTime().AsTime(), common.GetTimeToLastDownstreamTxByte().AsDuration()
 	if took == 0 {
 		took = common.GetDuration().AsDuration()
 	}
 	return audit.Completion{
 		Time:     start.Add(took),
-		ID:       facts[metadataID].GetStringValue(),
-		Outcome:  outcome(e, facts[metadataReply].GetBoolValue() && !facts[metadataAgain].GetBoolValue(), facts[metadataDecided].GetBoolValue()),
+		ID:       facts[envoyhttp.FactID].GetStringValue(),
+		Outcome:  outcome(e, facts[envoyhttp.FactReply].GetBoolValue() && !facts[envoyhttp.FactAgain].GetBoolValue(), facts[envoyhttp.FactDecided].GetBoolValue()),
 		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
 		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
 		BytesOut: e.GetResponse().GetResponseBodyBytes(),
 		Duration: took.Round(time.Microsecond),
 	}
+}
+
+// factsOf are what the service said of the message, by either filter.
+func factsOf(m *corev3.Metadata) map[string]*structpb.Value {
+	for _, namespace := range []string{envoyhttp.ProcNamespace, envoyhttp.AuthzNamespace} {
+		if facts := m.GetFilterMetadata()[namespace].GetFields(); facts != nil {
+			return facts
+		}
+	}
+	return nil
 }
 
 // outcome tells how an exchange ended from Envoy's flags and from what we told it: that the answer was ours, and that the

@@ -1,10 +1,7 @@
 package extproc
 
 import (
-	"errors"
-	"net"
 	"strconv"
-	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	extprocfilterv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
@@ -13,22 +10,8 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/sallyport/sallyport/authz"
+	"github.com/sallyport/sallyport/authz/envoyhttp"
 )
-
-// Metadata that Envoy is given under this namespace; RBAC, access log and local replies read it.
-const (
-	Namespace       = "sallyport"
-	metadataID      = "id"      // call id: joins the audit's decision and completion
-	metadataDecided = "decided" // present only when the verdict forwards: what RBAC demands
-	metadataRPCID   = "rpc_id"  // the message's JSON-RPC id as written
-	metadataReply   = "imm"     // the reply is ours, not Envoy's
-	metadataOrigin  = "origin"  // of the page that may read the answer
-	metadataNonce   = "nonce"   // DPoP-Nonce of the answer
-	metadataExpose  = "expose"  // what the page may read of an upstream's answer besides
-	metadataAgain   = "again"   // … and holds what the upstream answered when it was asked again
-)
-
-var errPseudo = errors.New("request has a repeated or missing pseudo-header")
 
 // decode reads one of Envoy's messages as an event.
 func decode(m *extprocv3.ProcessingRequest) (any, error) {
@@ -39,7 +22,7 @@ func decode(m *extprocv3.ProcessingRequest) (any, error) {
 	case *extprocv3.ProcessingRequest_RequestBody:
 		return bodyEvent{body: req.RequestBody.GetBody()}, nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
-		h, pseudo, err := decodeHeaders(req.ResponseHeaders.GetHeaders())
+		h, pseudo, err := envoyhttp.Headers(req.ResponseHeaders.GetHeaders())
 		status, _ := strconv.Atoi(pseudo[":status"])
 		return responseEvent{status: status, header: h, end: req.ResponseHeaders.GetEndOfStream()}, err
 	case *extprocv3.ProcessingRequest_ResponseBody:
@@ -65,60 +48,16 @@ func decodeMode(m *extprocv3.ProcessingRequest) mode {
 }
 
 func decodeRequest(h *extprocv3.HttpHeaders, m *extprocv3.ProcessingRequest) (authz.Request, error) {
-	header, pseudo, err := decodeHeaders(h.GetHeaders())
+	header, pseudo, err := envoyhttp.Headers(h.GetHeaders())
 	if err != nil {
 		return authz.Request{}, err
 	}
-	path, query, _ := strings.Cut(pseudo[":path"], "?")
-	r := authz.Request{
-		Method: pseudo[":method"], Path: path, RawQuery: query, Scheme: pseudo[":scheme"], Host: pseudo[":authority"],
-		Header: header, EndOfStream: h.GetEndOfStream(), SourceIP: sourceIP(header, m),
-		Certificate: attribute(m, "connection.sha256_peer_certificate_digest"),
-	}
-	r.ID, _ = header.Get("x-request-id")
-	if proto, ok := header.Get("x-forwarded-proto"); ok && (proto == "http" || proto == "https") {
-		r.Scheme = proto
-	}
-	if r.Method == "" || r.Path == "" {
-		return authz.Request{}, errPseudo
-	}
-	return r, nil
+	r, err := envoyhttp.Request(header, pseudo, attribute(m, "source.address"))
+	r.EndOfStream, r.Certificate = h.GetEndOfStream(), attribute(m, "connection.sha256_peer_certificate_digest")
+	return r, err
 }
 
-// decodeHeaders splits fields from pseudo-headers. Envoy sends names in lower case and values as raw bytes.
-func decodeHeaders(m *corev3.HeaderMap) (authz.Header, map[string]string, error) {
-	header := make(authz.Header, len(m.GetHeaders()))
-	pseudo := make(map[string]string, 4)
-	for _, h := range m.GetHeaders() {
-		name, value := h.GetKey(), string(h.GetRawValue())
-		if value == "" {
-			value = h.GetValue()
-		}
-		if !strings.HasPrefix(name, ":") {
-			header[name] = append(header[name], value)
-			continue
-		}
-		if _, twice := pseudo[name]; twice {
-			return nil, nil, errPseudo
-		}
-		pseudo[name] = value
-	}
-	return header, pseudo, nil
-}
-
-// sourceIP is the peer as Envoy established it: its attribute, else the last hop that it appended itself.
-func sourceIP(h authz.Header, m *extprocv3.ProcessingRequest) string {
-	if address := attribute(m, "source.address"); address != "" {
-		if host, _, err := net.SplitHostPort(address); err == nil {
-			return host
-		}
-		return address
-	}
-	forwarded, _ := h.Get("x-forwarded-for")
-	return strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
-}
-
-// attribute is what Envoy says by itself of the connection or the request, "" when it says nothing.
+// attribute returns what Envoy has established of the request, "" for nothing.
 func attribute(m *extprocv3.ProcessingRequest, name string) string {
 	for _, attributes := range m.GetAttributes() {
 		if value := attributes.GetFields()[name].GetStringValue(); value != "" {
@@ -132,7 +71,7 @@ func attribute(m *extprocv3.ProcessingRequest, name string) string {
 func encode(a action) *extprocv3.ProcessingResponse {
 	switch {
 	case a.reply != nil:
-		return immediate(a.reply, metadata{metadataReply: true, metadataAgain: a.again})
+		return immediate(a.reply, envoyhttp.Facts{envoyhttp.FactReply: true, envoyhttp.FactAgain: a.again})
 	case a.relay:
 		return streamed()
 	case a.chunk != nil:
@@ -143,27 +82,13 @@ func encode(a action) *extprocv3.ProcessingResponse {
 			ResponseHeaders: &extprocv3.HeadersResponse{Response: &extprocv3.CommonResponse{}}}}
 	case a.proceed:
 		out := requestHeaders(&extprocv3.CommonResponse{})
-		out.DynamicMetadata = metadata{metadataID: a.callID}.proto()
+		out.DynamicMetadata = metadata(envoyhttp.Facts{envoyhttp.FactID: a.callID})
 		return out
 	}
 	v := a.verdict
-	facts := metadata{metadataID: v.ID, metadataRPCID: "null"}
-	if v.RPCID != nil {
-		facts[metadataRPCID] = string(v.RPCID)
-	}
+	facts := envoyhttp.Of(v)
 	if v.Reply != nil {
-		facts[metadataReply] = true
 		return immediate(v.Reply, facts)
-	}
-	facts[metadataDecided] = true
-	if v.Origin != "" {
-		facts[metadataOrigin] = v.Origin
-	}
-	if v.Nonce != "" {
-		facts[metadataNonce] = v.Nonce
-		if v.Origin != "" {
-			facts[metadataExpose] = "DPoP-Nonce"
-		}
 	}
 	var out *extprocv3.ProcessingResponse
 	if a.answers == wantHeaders {
@@ -172,7 +97,7 @@ func encode(a action) *extprocv3.ProcessingResponse {
 		out = &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{
 			RequestBody: &extprocv3.BodyResponse{Response: forward(v)}}}
 	}
-	out.DynamicMetadata = facts.proto()
+	out.DynamicMetadata = metadata(facts)
 	return out
 }
 
@@ -215,7 +140,7 @@ func streamed() *extprocv3.ProcessingResponse {
 	}
 }
 
-func immediate(r *authz.Reply, facts metadata) *extprocv3.ProcessingResponse {
+func immediate(r *authz.Reply, facts envoyhttp.Facts) *extprocv3.ProcessingResponse {
 	return &extprocv3.ProcessingResponse{
 		Response: &extprocv3.ProcessingResponse_ImmediateResponse{ImmediateResponse: &extprocv3.ImmediateResponse{
 			Status:  &typev3.HttpStatus{Code: typev3.StatusCode(r.Status)},
@@ -223,7 +148,7 @@ func immediate(r *authz.Reply, facts metadata) *extprocv3.ProcessingResponse {
 			Body:    r.Body,
 			Details: "sallyport",
 		}},
-		DynamicMetadata: facts.proto(),
+		DynamicMetadata: metadata(facts),
 	}
 }
 
@@ -239,19 +164,7 @@ func overwrite(fields [][2]string) []*corev3.HeaderValueOption {
 	return out
 }
 
-// metadata is a flat set of facts about one call: strings and booleans.
-type metadata map[string]any
-
-func (m metadata) proto() *structpb.Struct {
-	fields := make(map[string]*structpb.Value, len(m))
-	for k, v := range m {
-		switch v := v.(type) {
-		case string:
-			fields[k] = structpb.NewStringValue(v)
-		case bool:
-			fields[k] = structpb.NewBoolValue(v)
-		}
-	}
-	return &structpb.Struct{Fields: map[string]*structpb.Value{
-		Namespace: structpb.NewStructValue(&structpb.Struct{Fields: fields})}}
+// metadata puts facts under their namespace.
+func metadata(facts envoyhttp.Facts) *structpb.Struct {
+	return &structpb.Struct{Fields: map[string]*structpb.Value{envoyhttp.ProcNamespace: structpb.NewStructValue(facts.Proto())}}
 }

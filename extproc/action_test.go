@@ -14,6 +14,7 @@ import (
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/envoyhttp"
 )
 
 func headersMessage(pairs ...string) *extprocv3.ProcessingRequest {
@@ -94,8 +95,8 @@ func TestEncodeDecided(t *testing.T) {
 		"passed response":        {action{pass: true, answers: wantResponse}, false},
 	} {
 		out := encode(c.action)
-		facts := out.GetDynamicMetadata().GetFields()[Namespace].GetStructValue().GetFields()
-		if got := facts[metadataDecided].GetBoolValue(); got != c.want {
+		facts := out.GetDynamicMetadata().GetFields()[envoyhttp.ProcNamespace].GetStructValue().GetFields()
+		if got := facts[envoyhttp.FactDecided].GetBoolValue(); got != c.want {
 			t.Errorf("%s: decided %v", name, got)
 		}
 		for _, h := range out.GetRequestBody().GetResponse().GetHeaderMutation().GetSetHeaders() {
@@ -152,12 +153,12 @@ func TestSentAgain(t *testing.T) {
 		{"replaced", false, 502, audit.UpstreamError},
 	} {
 		out := encode(action{reply: &authz.Reply{Status: int(c.status)}, again: c.again, answers: wantResponse, last: true})
-		facts := out.GetDynamicMetadata().GetFields()[Namespace].GetStructValue()
-		facts.Fields[metadataDecided] = structpb.NewBoolValue(true) // Envoy keeps what the verdict said
-		facts.Fields[metadataID] = structpb.NewStringValue("i")
+		facts := out.GetDynamicMetadata().GetFields()[envoyhttp.ProcNamespace].GetStructValue()
+		facts.Fields[envoyhttp.FactDecided] = structpb.NewBoolValue(true) // Envoy keeps what the verdict said
+		facts.Fields[envoyhttp.FactID] = structpb.NewStringValue("i")
 		done := completion(&datav3.HTTPAccessLogEntry{
 			CommonProperties: &datav3.AccessLogCommon{ResponseFlags: &datav3.ResponseFlags{},
-				Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{Namespace: facts}}},
+				Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{envoyhttp.ProcNamespace: facts}}},
 			Response: &datav3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(c.status), ResponseCodeDetails: "via_upstream"},
 		})
 		if done.Outcome != c.want || done.ID != "i" || out.GetImmediateResponse().GetStatus().GetCode() != typev3.StatusCode(c.status) {

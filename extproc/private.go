@@ -55,8 +55,5 @@ func makePrivate(message []byte) ([]byte, error) {
 	if err != nil {
 		return nil, errBroken
 	}
-	if mcpparse.Member(m.Result, "cacheScope") == nil {
-		return message, nil
-	}
-	return mcpparse.WithMember(message, "result", mcpparse.WithMember(m.Result, "cacheScope", []byte(`"private"`))), nil
+	return mcpparse.Private(m), nil
 }

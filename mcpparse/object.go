@@ -104,6 +104,15 @@ func SameToken(a, b []byte) bool {
 	return string(a) == string(b) || ok && also && x == y
 }
 
+// Private returns a response whose result no cache may show to others (2026-07-28, caching). What says nothing of caches, or
+// is no response, stays as it is.
+func Private(m Message) []byte {
+	if Member(m.Result, "cacheScope") == nil {
+		return m.raw
+	}
+	return WithMember(m.raw, "result", WithMember(m.Result, "cacheScope", []byte(`"private"`)))
+}
+
 // WithMember returns an object with a member set to value, in place of one of that name, and everything else as it was.
 func WithMember(object []byte, name string, value []byte) []byte {
 	object = trim(object)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/service"
 	"github.com/sallyport/sallyport/envoy"
@@ -29,12 +28,9 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	sockets, err := service.SocketsFor(src.file, cfg.Service.Address)
+	sockets, err := service.SocketsFor(src.file, cfg.Service.Address, cfg.Service.Hub)
 	if err != nil {
 		return err
-	}
-	if !strings.HasPrefix(sockets.Service, "unix:") {
-		return fmt.Errorf("service.address %s: rendering needs a unix socket", sockets.Service)
 	}
 	bootstrap, err := envoy.Bootstrap(service.Gateway(cfg, sockets))
 	if err != nil {

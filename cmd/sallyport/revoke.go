@@ -88,7 +88,7 @@ func (s *source) command(stderr io.Writer, do func(service.Sockets) error) error
 	if cfg != nil {
 		address = cfg.Service.Address
 	}
-	sockets, err := service.SocketsFor(s.file, address)
+	sockets, err := service.SocketsFor(s.file, address, "")
 	if err == nil {
 		err = do(sockets)
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"time"
 
@@ -142,6 +143,8 @@ func (k *carry) carry(ctx context.Context) error {
 	switch {
 	case k.m.Method == "resources/subscribe" || k.m.Method == "resources/unsubscribe":
 		return k.subscribe(ctx)
+	case k.ticket.Leg.Era == mcpparse.EraModern && k.era == mcpparse.EraModern:
+		return k.modernToModern(ctx)
 	case k.ticket.Leg.Era == mcpparse.EraModern:
 		return k.toModern(ctx)
 	case k.era == mcpparse.EraModern:
@@ -192,7 +195,7 @@ func (k *carry) exchangeOnce(ctx context.Context, id, body []byte, header http.H
 		return k.exchangeOld(ctx, id, body, each)
 	}
 	l := leg{route: k.u.route, era: k.ticket.Leg.Era, version: k.ticket.Leg.Version, session: k.ticket.Leg.SessionID, token: k.ticket.Token}
-	resp, err := k.h.client.post(ctx, l, k.m.Method, body, header.Clone())
+	resp, err := k.h.client.post(ctx, l, k.m.Method, body, k.traced(header))
 	if err != nil {
 		return err
 	}
@@ -219,6 +222,19 @@ func (k *carry) exchangeOnce(ctx context.Context, id, body []byte, header http.H
 		return err
 	}
 	return fmt.Errorf("%w: neither JSON nor an event stream", errBadAnswer)
+}
+
+// traced adds the agent's trace context to a copy of header.
+func (k *carry) traced(header http.Header) http.Header {
+	out := http.Header{}
+	maps.Copy(out, header)
+	if parent, state, ok := k.c.req.Header.TraceContext(); ok {
+		out.Set("Traceparent", parent)
+		if state != "" {
+			out.Set("Tracestate", state)
+		}
+	}
+	return out
 }
 
 // follower reads the stream of a call to its answer. A legacy upstream may end the stream before that, and be asked for
@@ -324,6 +340,31 @@ func (k *carry) relaying(ctx context.Context) func(mcpparse.Event) (bool, error)
 		_ = k.out.event(relayed.Event) // an agent that went away may come back for the answer
 		return false, nil
 	}
+}
+
+// modernToModern carries for a host that can change no body: the name is the upstream's own, and the rest stays as it is.
+func (k *carry) modernToModern(ctx context.Context) error {
+	edits := k.m.DropTasks()
+	if k.m.Target == mcpparse.Tool || k.m.Target == mcpparse.Prompt {
+		edits = append(edits, k.m.SetName(k.ticket.Name))
+	}
+	return k.exchange(ctx, k.m.ID, k.m.Splice(edits...), k.mirrors(), func(ev mcpparse.Event) (bool, error) {
+		m, err := parseEvent(ev)
+		switch {
+		case err != nil:
+			return false, err
+		case m.Kind == mcpparse.Response && mcpparse.SameToken(m.ID, k.m.ID):
+			answer := m.Raw()
+			if k.m.Method == "resources/read" {
+				answer = mcpparse.Private(m)
+			}
+			k.out.last(mcpparse.Event{HasData: true, Data: answer})
+			return true, nil
+		case m.Kind == mcpparse.Notification: // the only other message that a server sends (2026-07-28, transports)
+			_ = k.out.event(mcpparse.Event{HasData: true, Data: m.Raw()})
+		}
+		return false, nil
+	})
 }
 
 // subscribe passes a subscription on and remembers it, for the sessions that follow. At a modern upstream the stream of

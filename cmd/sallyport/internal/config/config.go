@@ -159,6 +159,24 @@ type Service struct {
 	// tokens for tokens that he holds, so a TCP address that other machines can
 	// reach is warned about.
 	Address string `yaml:"address"`
+
+	// Filter is the Envoy filter that asks: extProc, the default, or extAuthz, for
+	// hosts that have no ext_proc. Over ext_authz calls whose body or answer has to
+	// be changed go through the service's hub instead of straight to the MCP
+	// server. The service answers both; this is what `run` and `render` write.
+	Filter string `yaml:"filter" enum:"extProc,extAuthz"`
+
+	// Hub is host:port of the hub, which answers what concerns several MCP servers.
+	// Default: a private unix socket beside the service's. For an Envoy on another
+	// machine. The hub verifies every token itself and carries out no call that
+	// the service has not sealed for it; what travels here are agents' tokens, so
+	// an address that other machines can reach is warned about.
+	Hub string `yaml:"hub"`
+
+	// Upstreams is how the hub reaches the MCP servers: envoy, the default, through
+	// a private listener of Envoy's that `run` and `render -for envoy` write; or
+	// direct, by connections of its own, for hosts whose Envoy has no such listener.
+	Upstreams string `yaml:"upstreams" enum:"envoy,direct"`
 }
 
 // Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are
@@ -237,4 +255,5 @@ func (t *TLS) setDefaults() {
 func (h *Health) setDefaults()  { h.Location = "/status" }
 func (a *Admin) setDefaults()   { a.Address = "127.0.0.1:9902" }
 func (s *Session) setDefaults() { s.Store = "memory" }
+func (s *Service) setDefaults() { s.Filter, s.Upstreams = "extProc", "envoy" }
 func (l *Logger) setDefaults()  { l.Level = "info" }

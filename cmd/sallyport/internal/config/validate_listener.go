@@ -70,6 +70,9 @@ func (c *checker) addresses() {
 	case !isSocket && c.listenAddress(&s.Address, "service.address", s):
 		c.warnf(c.place(&s.Address), "service.address: other machines can reach %s and ask for exchanged tokens; use unix:/absolute/path or a loopback address", c.show(&s.Address))
 	}
+	if s.Hub != "" && c.listenAddress(&s.Hub, "service.hub", s) {
+		c.warnf(c.place(&s.Hub), "service.hub: other machines can reach %s, where agents' tokens travel in the clear; use a loopback address or close the network", c.show(&s.Hub))
+	}
 	used := map[string]string{}
 	claim := func(field *string, name string) {
 		if other := used[*field]; other != "" && *field != "" {
@@ -80,6 +83,7 @@ func (c *checker) addresses() {
 	claim(&c.cfg.HTTP.Address, "http.address")
 	claim(&c.cfg.Admin.Address, "admin.address")
 	claim(&s.Address, "service.address")
+	claim(&s.Hub, "service.hub")
 	if p := c.cfg.AuthProvider; p != nil && p.Enabled {
 		claim(&p.Address, "authProvider.address")
 	}

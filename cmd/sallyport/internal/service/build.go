@@ -38,6 +38,12 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 		MaxRequestBytes: uint32(cfg.HTTP.MaxRequestBytes),
 		MessageTimeout:  messageTimeout(cfg),
 	}
+	if cfg.Service.Upstreams == "direct" {
+		g.EgressSocket = ""
+	}
+	if cfg.Service.Filter == "extAuthz" {
+		g.Filter = envoy.FilterExtAuthz
+	}
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
 		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
 		if len(t.ClientCAFiles) > 0 && t.ClientAuth != "NoClientCert" {

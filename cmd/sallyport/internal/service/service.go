@@ -16,6 +16,7 @@ import (
 	"time"
 
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
+	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
+	"github.com/sallyport/sallyport/authz/extauthz"
 	"github.com/sallyport/sallyport/authz/revocation"
 	"github.com/sallyport/sallyport/authz/session"
 	"github.com/sallyport/sallyport/authz/token"
@@ -50,35 +52,36 @@ type Service struct {
 	Options
 	Sockets Sockets
 
-	audit     *audit.Ledger
-	verifier  *token.Verifier             // nil when OAuth is off
-	clients   map[string]*exchange.Client // by app
-	mints     map[string]*mint            // by connector
-	sources   map[string]tokenSource      // by app
-	publish   map[string]http.Handler     // of the mints, by address
-	documents map[string]authz.Document   // likewise, by path at the gateway's own address
-	sealer    *session.Sealer
-	store     hub.Store
-	revoked   *revocation.List
-	hub       *hub.Hub
-	processor *extproc.Server
-	provider  *sts.Server // nil when the file has none
-	registry  *prometheus.Registry
-	metrics   *authz.Metrics
-	fixed     [sha256.Size]byte // of what a reload cannot change
-	reloads   reloadMetrics
-	gate      atomic.Pointer[authz.Gate]
-	listening chan struct{} // closed once every listener is ours
-	began     time.Time
-	routed    atomic.Bool // an Envoy with our routes is there
-	draining  atomic.Bool
+	audit      *audit.Ledger
+	verifier   *token.Verifier             // nil when OAuth is off
+	clients    map[string]*exchange.Client // by app
+	mints      map[string]*mint            // by connector
+	sources    map[string]tokenSource      // by app
+	publish    map[string]http.Handler     // of the mints, by address
+	documents  map[string]authz.Document   // likewise, by path at the gateway's own address
+	sealer     *session.Sealer
+	store      hub.Store
+	revoked    *revocation.List
+	hub        *hub.Hub
+	processor  *extproc.Server
+	authorizer *extauthz.Server
+	provider   *sts.Server // nil when the file has none
+	registry   *prometheus.Registry
+	metrics    *authz.Metrics
+	fixed      [sha256.Size]byte // of what a reload cannot change
+	reloads    reloadMetrics
+	gate       atomic.Pointer[authz.Gate]
+	listening  chan struct{} // closed once every listener is ours
+	began      time.Time
+	routed     atomic.Bool // an Envoy with our routes is there
+	draining   atomic.Bool
 }
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
 	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry()}
 	var err error
-	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address); err != nil {
+	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address, o.Config.Service.Hub); err != nil {
 		return nil, err
 	}
 	if s.store, err = newStore(o.Config, o.Log); err != nil {
@@ -103,7 +106,7 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	s.metrics = authz.NewMetrics(s.registry)
-	s.processor = extproc.NewServer(o.Log)
+	s.processor, s.authorizer = extproc.NewServer(o.Log), extauthz.NewServer(o.Log)
 	if s.hub, err = s.newHub(); err != nil {
 		return nil, err
 	}
@@ -163,6 +166,10 @@ func (s *Service) newHub() (*hub.Hub, error) {
 	transports := s.Config.MCPProvider.Transports
 	session := transports.Stream.Session
 	header := sessionHeader(s.Config)
+	upstream, err := upstreams(s.Config, s.Sockets)
+	if err != nil {
+		return nil, err
+	}
 	oldKeepAlive := time.Duration(0)
 	if transports.SSE.KeepAlive.Enabled {
 		oldKeepAlive = transports.SSE.KeepAlive.Interval
@@ -179,7 +186,7 @@ func (s *Service) newHub() (*hub.Hub, error) {
 				s.Log.Error("completion not recorded", "id", c.ID, "error", err)
 			}
 		},
-		Upstream: hub.Egress(s.Sockets.Egress),
+		Upstream: upstream,
 		Sessions: s.sealer, SessionHeader: header, SessionTimeout: session.Timeout, ClientMayEnd: session.AllowClientTermination,
 		MaxRequestBytes: int64(s.Config.HTTP.MaxRequestBytes),
 		Version:         s.Version, Log: s.Log,
@@ -214,6 +221,7 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 func (s *Service) setGate(g *authz.Gate) {
 	s.gate.Store(g)
 	s.processor.SetGate(g)
+	s.authorizer.SetGate(g)
 }
 
 // Listening is closed once Run has opened every listener: from then on the sockets are this service's alone.
@@ -253,6 +261,10 @@ func (s *Service) Run(ctx context.Context) error {
 // runHub runs the hub once there is an Envoy to reach the upstreams through, so that an Envoy that is slower to start
 // than we are does not look like a failure of every upstream.
 func (s *Service) runHub(ctx context.Context) error {
+	if s.Config.Service.Upstreams == "direct" {
+		s.routed.Store(true)
+		return s.hub.Run(ctx)
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -279,7 +291,7 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 		return err
 	}
 	group.Go(func() error { return s.serveGRPC(ctx, grpcListener) })
-	hubListener, err := listen(ctx, "unix:"+s.Sockets.Hub)
+	hubListener, err := listen(ctx, s.Sockets.Hub)
 	if err != nil {
 		return err
 	}
@@ -312,6 +324,7 @@ func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
 		grpc.WaitForHandlers(true),
 	)
 	extprocv3.RegisterExternalProcessorServer(server, s.processor)
+	authv3.RegisterAuthorizationServer(server, s.authorizer)
 	alsv3.RegisterAccessLogServiceServer(server, extproc.NewCompletions(s.audit.Completion, s.Log))
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	stopped := make(chan struct{})

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -19,21 +20,23 @@ import (
 // in a directory that only their owner can enter.
 type Sockets struct {
 	Service string // ext_proc and access log: "unix:/path" or "host:port"
-	Hub     string // path: the hub, HTTP/2
+	Hub     string // the hub, HTTP/2: a path or "host:port"
 	Egress  string // path: Envoy's way to the upstreams, for the hub
 	Admin   string // path: Envoy's admin interface
 	Control string // path: commands of the operator's, for the owner alone
 }
 
 // SocketsFor returns the sockets of the gateway that configFile describes: beside service.address when that is a
-// unix socket, otherwise in a directory of the user's own, named after the file so that two gateways do not meet.
-func SocketsFor(configFile, address string) (Sockets, error) {
+// unix socket, otherwise in a directory of the user's own, named after the file so that two gateways do not meet. hub is
+// service.hub, "" for a socket.
+func SocketsFor(configFile, address, hub string) (Sockets, error) {
 	dir, err := socketDir(configFile, address)
 	if err != nil {
 		return Sockets{}, err
 	}
 	s := Sockets{Service: address, Hub: filepath.Join(dir, "hub.sock"), Egress: filepath.Join(dir, "egress.sock"),
 		Admin: filepath.Join(dir, "envoy-admin.sock"), Control: filepath.Join(dir, "control.sock")}
+	s.Hub = cmp.Or(hub, s.Hub)
 	if address == "" {
 		s.Service = "unix:" + filepath.Join(dir, "service.sock")
 	} else if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -62,7 +65,7 @@ func socketDir(configFile, address string) (string, error) {
 }
 
 // Dir is the directory of the sockets.
-func (s Sockets) Dir() string { return filepath.Dir(s.Hub) }
+func (s Sockets) Dir() string { return filepath.Dir(s.Admin) }
 
 // Prepare makes the directory, and refuses one in which others could put sockets of their own.
 func (s Sockets) Prepare() error {

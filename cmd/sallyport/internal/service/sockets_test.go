@@ -13,7 +13,7 @@ import (
 
 func TestSocketsFor(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
-	a, err := SocketsFor("/etc/a.yaml", "")
+	a, err := SocketsFor("/etc/a.yaml", "", "")
 	must(t, err)
 	dir := a.Dir()
 	if filepath.Dir(dir) != "/run/user/7" || !strings.HasPrefix(filepath.Base(dir), "sallyport-") {
@@ -23,20 +23,20 @@ func TestSocketsFor(t *testing.T) {
 	if d := cmp.Diff(want, a); d != "" {
 		t.Error(d)
 	}
-	b, err := SocketsFor("/etc/b.yaml", "")
+	b, err := SocketsFor("/etc/b.yaml", "", "")
 	must(t, err)
 	if a.Dir() == b.Dir() {
 		t.Error("two gateways meet")
 	}
 	t.Chdir("/")
-	relative, err := SocketsFor("etc/../etc/a.yaml", "")
+	relative, err := SocketsFor("etc/../etc/a.yaml", "", "")
 	must(t, err)
 	if relative != a {
 		t.Errorf("one file, two places: %+v", relative)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", "")
 	t.Setenv("TMPDIR", "/t")
-	temporary, err := SocketsFor("/etc/a.yaml", "")
+	temporary, err := SocketsFor("/etc/a.yaml", "", "")
 	must(t, err)
 	if !strings.HasPrefix(temporary.Dir(), "/t/sallyport-") {
 		t.Errorf("directory %s", temporary.Dir())
@@ -45,18 +45,18 @@ func TestSocketsFor(t *testing.T) {
 
 func TestSocketsForAnAddress(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", "/run/user/7")
-	own, err := SocketsFor("/etc/a.yaml", "unix:/run/sallyport/service.sock")
+	own, err := SocketsFor("/etc/a.yaml", "unix:/run/sallyport/service.sock", "")
 	must(t, err)
 	want := Sockets{Service: "unix:/run/sallyport/service.sock", Hub: "/run/sallyport/hub.sock", Egress: "/run/sallyport/egress.sock", Admin: "/run/sallyport/envoy-admin.sock", Control: "/run/sallyport/control.sock"}
 	if d := cmp.Diff(want, own); d != "" {
 		t.Error(d)
 	}
-	tcp, err := SocketsFor("/etc/a.yaml", "127.0.0.1:7000")
+	tcp, err := SocketsFor("/etc/a.yaml", "127.0.0.1:7000", "")
 	must(t, err)
 	if tcp.Service != "127.0.0.1:7000" || filepath.Dir(tcp.Dir()) != "/run/user/7" {
 		t.Errorf("%+v", tcp)
 	}
-	if _, err := SocketsFor("/etc/a.yaml", "unix:/"+strings.Repeat("x", 100)+"/service.sock"); err == nil || !strings.Contains(err.Error(), "too long") {
+	if _, err := SocketsFor("/etc/a.yaml", "unix:/"+strings.Repeat("x", 100)+"/service.sock", ""); err == nil || !strings.Contains(err.Error(), "too long") {
 		t.Errorf("a path that no socket can have: %v", err)
 	}
 }
