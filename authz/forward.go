@@ -132,7 +132,7 @@ func (c *Call) toUpstream() (Verdict, audit.Decision) {
 	// In the legacy era a session may be lost, and there are names in event streams; what one caller may read is no
 	// other's to have from a cache.
 	v.Watch = c.era == mcpparse.EraLegacy || c.msg.Method == "resources/read"
-	if c.req.HeadersOnly && (v.Body != nil || v.Watch || c.req.RawQuery != "") {
+	if c.req.KeepsBody && (v.Body != nil || c.req.RawQuery != "") || c.req.HidesAnswer && v.Watch {
 		return c.toCarrier()
 	}
 	return v, c.record(audit.Allowed)

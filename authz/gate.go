@@ -70,6 +70,9 @@ func (g *Gate) Begin(ctx context.Context, r Request) (*Call, Verdict) {
 	return c, Verdict{ID: c.id}
 }
 
+// MaxBody is the longest body that can be allowed, in bytes: with more than that, Finish refuses whatever else there is.
+func (c *Call) MaxBody() int64 { return c.gate.cfg.MaxRequestBytes }
+
 // Finish judges the body: parse, resolve, decide, exchange. The verdict is final, and recorded.
 func (c *Call) Finish(ctx context.Context, body []byte) Verdict {
 	c.body = body

@@ -65,9 +65,9 @@ type Request struct {
 	EndOfStream bool   // no body follows
 	ID          string // the host's own id of this exchange, "" when it has none
 
-	// HeadersOnly is set by a host that can change no body and shows no answer (ext_authz). What would need either goes
-	// through the hub.
-	HeadersOnly bool
+	// KeepsBody is set by a host that can change no body and no path (ext_authz), HidesAnswer by one that shows no upstream's
+	// answer. A call that would need either goes through the hub.
+	KeepsBody, HidesAnswer bool
 }
 
 // Reply is an HTTP answer that the gate gives itself.

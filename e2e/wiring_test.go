@@ -36,6 +36,11 @@ func TestExtAuthz(t *testing.T) {
 	joined(t, func(*testing.T) string { return "  filter: extAuthz\n" })
 }
 
+// Envoy can send bodies as they come, and wait to get them back.
+func TestExtProcDuplex(t *testing.T) {
+	joined(t, func(*testing.T) string { return "  filter: extProcDuplex\n" })
+}
+
 // The hub can be reached over TCP, and reach the upstreams by itself, where Envoy is somebody else's.
 func TestHubOfItsOwn(t *testing.T) {
 	joined(t, func(t *testing.T) string { return "  hub: " + freePort(t) + "\n  upstreams: direct\n" })

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"time"
 
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -36,7 +37,11 @@ func Generate(g Gateway) (*Resources, error) {
 
 func generate(g Gateway) *Resources {
 	in := ingressRoutes(g)
-	clusters := []*clusterv3.Cluster{ownCluster(ServiceCluster, g.ServiceSocket), ownCluster(HubRoute, g.HubSocket)}
+	ping := 30 * time.Second
+	if g.Filter == FilterExtProcDuplex {
+		ping = 5 * time.Second // that mode knows no message_timeout
+	}
+	clusters := []*clusterv3.Cluster{ownCluster(ServiceCluster, g.ServiceSocket, ping), ownCluster(HubRoute, g.HubSocket, 30*time.Second)}
 	for _, a := range g.Apps {
 		clusters = append(clusters, appCluster(g, a))
 	}

@@ -25,8 +25,9 @@ const manyStreams = 100_000
 const upstreamIdle = 4 * time.Second
 
 // ownCluster is an HTTP/2 server of the service's, on a unix socket beside
-// Envoy or, as host:port, elsewhere.
-func ownCluster(name, where string) *clusterv3.Cluster {
+// Envoy or, as host:port, elsewhere. One that does not answer a ping is taken
+// for gone.
+func ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
 	discovery, address := clusterv3.Cluster_STATIC, pipe(where, 0)
 	if host, port, ok := splitAddress(where); ok {
 		address = socketAddress(host, port)
@@ -44,7 +45,7 @@ func ownCluster(name, where string) *clusterv3.Cluster {
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
 					ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-						Http2ProtocolOptions: http2(30 * time.Second),
+						Http2ProtocolOptions: http2(ping),
 					},
 				},
 			},

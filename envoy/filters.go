@@ -57,6 +57,22 @@ func routerFilter() *hcmv3.HttpFilter {
 // only then can a decision made from the body change headers and route, under
 // a timeout. A response body is never sent unless the service asks for it.
 func extProc(g Gateway) *extprocv3.ExternalProcessor {
+	p := buffered(g)
+	if g.Filter == FilterExtProcDuplex {
+		p.ProcessingMode = &extprocv3.ProcessingMode{
+			RequestHeaderMode:   extprocv3.ProcessingMode_SEND,
+			RequestBodyMode:     extprocv3.ProcessingMode_FULL_DUPLEX_STREAMED,
+			RequestTrailerMode:  extprocv3.ProcessingMode_SEND, // the mode wants it
+			ResponseHeaderMode:  extprocv3.ProcessingMode_SKIP,
+			ResponseBodyMode:    extprocv3.ProcessingMode_NONE,
+			ResponseTrailerMode: extprocv3.ProcessingMode_SKIP,
+		}
+		p.AllowModeOverride, p.AllowedOverrideModes = false, nil // which that mode ignores
+	}
+	return p
+}
+
+func buffered(g Gateway) *extprocv3.ExternalProcessor {
 	return &extprocv3.ExternalProcessor{
 		// A reply holds at most one rewritten body, its headers and its route.
 		GrpcService:      grpcService(g.MaxRequestBytes + 1<<20),

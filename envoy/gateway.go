@@ -98,6 +98,9 @@ type Filter uint8
 const (
 	FilterExtProc Filter = iota
 	FilterExtAuthz
+	// FilterExtProcDuplex sends bodies to the service as they come, and waits to
+	// get them back.
+	FilterExtProcDuplex
 )
 
 // Gateway describes one gateway. The zero value of a field means the default

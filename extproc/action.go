@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"slices"
 	"strconv"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -20,7 +21,9 @@ func decode(m *extprocv3.ProcessingRequest) (any, error) {
 		r, err := decodeRequest(req.RequestHeaders, m)
 		return headersEvent{request: r, mode: decodeMode(m)}, err
 	case *extprocv3.ProcessingRequest_RequestBody:
-		return bodyEvent{body: req.RequestBody.GetBody()}, nil
+		return bodyEvent{body: req.RequestBody.GetBody(), end: req.RequestBody.GetEndOfStream()}, nil
+	case *extprocv3.ProcessingRequest_RequestTrailers:
+		return trailersEvent{}, nil
 	case *extprocv3.ProcessingRequest_ResponseHeaders:
 		h, pseudo, err := envoyhttp.Headers(req.ResponseHeaders.GetHeaders())
 		status, _ := strconv.Atoi(pseudo[":status"])
@@ -31,8 +34,8 @@ func decode(m *extprocv3.ProcessingRequest) (any, error) {
 	return unknownEvent{}, nil
 }
 
-// decodeMode reads what the filter will do with our answers. Only a buffered body lets a decision about the body
-// change headers and route, under a timeout.
+// decodeMode reads what the filter will do with our answers. A decision about the body can change headers and route when
+// the body is buffered by Envoy, or when Envoy has to wait for us to give it back.
 func decodeMode(m *extprocv3.ProcessingRequest) mode {
 	cfg := m.GetProtocolConfig()
 	switch {
@@ -40,11 +43,16 @@ func decodeMode(m *extprocv3.ProcessingRequest) mode {
 		return modeIgnored
 	case cfg == nil:
 		return modeUnknown
-	case cfg.GetRequestBodyMode() != extprocfilterv3.ProcessingMode_BUFFERED,
-		cfg.GetSendBodyWithoutWaitingForHeaderResponse():
+	case cfg.GetSendBodyWithoutWaitingForHeaderResponse():
 		return modeUnsafe
 	}
-	return modeBuffered
+	switch cfg.GetRequestBodyMode() {
+	case extprocfilterv3.ProcessingMode_BUFFERED:
+		return modeBuffered
+	case extprocfilterv3.ProcessingMode_FULL_DUPLEX_STREAMED:
+		return modeDuplex
+	}
+	return modeUnsafe
 }
 
 func decodeRequest(h *extprocv3.HttpHeaders, m *extprocv3.ProcessingRequest) (authz.Request, error) {
@@ -67,8 +75,46 @@ func attribute(m *extprocv3.ProcessingRequest, name string) string {
 	return ""
 }
 
-// encode writes an action as Envoy's answer.
-func encode(a action) *extprocv3.ProcessingResponse {
+// encode writes an action as Envoy's answer, which is one message, or, in modeDuplex, none or several.
+func encode(a action) []*extprocv3.ProcessingResponse {
+	switch {
+	case a.silent:
+		return nil
+	case a.duplex && a.verdict.Reply == nil:
+		return giveBack(a)
+	}
+	return []*extprocv3.ProcessingResponse{encodeOne(a)}
+}
+
+// maxPart bounds one part of a body that is given back (64 KiB, the filter's documentation says).
+const maxPart = 62_000
+
+// giveBack is a verdict with the headers, which have waited for it, and the body that was judged. The length is always
+// said: an Envoy that lets the one through that the agent said (allow_content_length_header) would otherwise frame another
+// body with it.
+func giveBack(a action) []*extprocv3.ProcessingResponse {
+	v := *a.verdict
+	v.Body = nil
+	v.Set = append(slices.DeleteFunc(slices.Clone(v.Set), func(f [2]string) bool { return f[0] == "content-length" }),
+		[2]string{"content-length", strconv.Itoa(len(a.body))})
+	headers := requestHeaders(forward(&v))
+	headers.DynamicMetadata = metadata(envoyhttp.Of(&v))
+	out := []*extprocv3.ProcessingResponse{headers}
+	for rest, more := a.body, true; more; {
+		part := rest[:min(len(rest), maxPart)]
+		rest = rest[len(part):]
+		more = len(rest) > 0
+		out = append(out, &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestBody{RequestBody: &extprocv3.BodyResponse{
+			Response: &extprocv3.CommonResponse{BodyMutation: &extprocv3.BodyMutation{Mutation: &extprocv3.BodyMutation_StreamedResponse{
+				StreamedResponse: &extprocv3.StreamedBodyResponse{Body: part, EndOfStream: !more && !a.trailers}}}}}}})
+	}
+	if a.trailers {
+		out = append(out, &extprocv3.ProcessingResponse{Response: &extprocv3.ProcessingResponse_RequestTrailers{RequestTrailers: &extprocv3.TrailersResponse{}}})
+	}
+	return out
+}
+
+func encodeOne(a action) *extprocv3.ProcessingResponse {
 	switch {
 	case a.reply != nil:
 		return immediate(a.reply, envoyhttp.Facts{envoyhttp.FactReply: true, envoyhttp.FactAgain: a.again})

@@ -64,7 +64,7 @@ func TestDecodeMode(t *testing.T) {
 		"none":            {bodyMode(extprocfilterv3.ProcessingMode_NONE), modeUnsafe},
 		"partial":         {bodyMode(extprocfilterv3.ProcessingMode_BUFFERED_PARTIAL), modeUnsafe},
 		"streamed":        {bodyMode(extprocfilterv3.ProcessingMode_STREAMED), modeUnsafe},
-		"full duplex":     {bodyMode(extprocfilterv3.ProcessingMode_FULL_DUPLEX_STREAMED), modeUnsafe},
+		"full duplex":     {bodyMode(extprocfilterv3.ProcessingMode_FULL_DUPLEX_STREAMED), modeDuplex},
 		"without waiting": {func(m *extprocv3.ProcessingRequest) { m.ProtocolConfig.SendBodyWithoutWaitingForHeaderResponse = true }, modeUnsafe},
 		"observability":   {func(m *extprocv3.ProcessingRequest) { m.ObservabilityMode = true }, modeIgnored},
 	} {
@@ -94,7 +94,7 @@ func TestEncodeDecided(t *testing.T) {
 		"replaced response":      {action{reply: &authz.Reply{Status: 502}, answers: wantResponse}, false},
 		"passed response":        {action{pass: true, answers: wantResponse}, false},
 	} {
-		out := encode(c.action)
+		out := encodeOne(c.action)
 		facts := out.GetDynamicMetadata().GetFields()[envoyhttp.ProcNamespace].GetStructValue().GetFields()
 		if got := facts[envoyhttp.FactDecided].GetBoolValue(); got != c.want {
 			t.Errorf("%s: decided %v", name, got)
@@ -105,7 +105,7 @@ func TestEncodeDecided(t *testing.T) {
 			}
 		}
 	}
-	if out := encode(action{verdict: &forwards, answers: wantBody}).GetRequestBody().GetResponse(); !out.GetClearRouteCache() || string(out.GetBodyMutation().GetBody()) != "{}" {
+	if out := encodeOne(action{verdict: &forwards, answers: wantBody}).GetRequestBody().GetResponse(); !out.GetClearRouteCache() || string(out.GetBodyMutation().GetBody()) != "{}" {
 		t.Errorf("%v", out)
 	}
 }
@@ -152,7 +152,7 @@ func TestSentAgain(t *testing.T) {
 		{"answered with an error", true, 400, audit.UpstreamError},
 		{"replaced", false, 502, audit.UpstreamError},
 	} {
-		out := encode(action{reply: &authz.Reply{Status: int(c.status)}, again: c.again, answers: wantResponse, last: true})
+		out := encodeOne(action{reply: &authz.Reply{Status: int(c.status)}, again: c.again, answers: wantResponse, last: true})
 		facts := out.GetDynamicMetadata().GetFields()[envoyhttp.ProcNamespace].GetStructValue()
 		facts.Fields[envoyhttp.FactDecided] = structpb.NewBoolValue(true) // Envoy keeps what the verdict said
 		facts.Fields[envoyhttp.FactID] = structpb.NewStringValue("i")
@@ -169,7 +169,7 @@ func TestSentAgain(t *testing.T) {
 
 // The bodies of rewritten responses have no length that is known, and come chunk by chunk.
 func TestEncodeRewriting(t *testing.T) {
-	out := encode(action{relay: true, answers: wantResponse})
+	out := encodeOne(action{relay: true, answers: wantResponse})
 	headers := out.GetResponseHeaders().GetResponse()
 	if diff := cmp.Diff([]string{"content-length"}, headers.GetHeaderMutation().GetRemoveHeaders()); diff != "" {
 		t.Error(diff)
@@ -178,7 +178,7 @@ func TestEncodeRewriting(t *testing.T) {
 		t.Errorf("%v", m)
 	}
 	for _, chunk := range [][]byte{{}, []byte("x")} { // nothing is said in place of a chunk, too
-		body := encode(action{chunk: chunk, answers: wantChunk}).GetResponseBody().GetResponse().GetBodyMutation()
+		body := encodeOne(action{chunk: chunk, answers: wantChunk}).GetResponseBody().GetResponse().GetBodyMutation()
 		if _, ok := body.GetMutation().(*extprocv3.BodyMutation_Body); !ok || string(body.GetBody()) != string(chunk) {
 			t.Errorf("%q: %v", chunk, body)
 		}

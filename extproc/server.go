@@ -86,11 +86,13 @@ func (s *Server) exchange(stream extprocv3.ExternalProcessor_ProcessServer, m *m
 		return action{}, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	if a.verdict == &unsafe {
-		s.log.Error("ext_proc filter refused: set processing_mode.request_body_mode: BUFFERED and leave "+
+		s.log.Error("ext_proc filter refused: set processing_mode.request_body_mode: BUFFERED (or FULL_DUPLEX_STREAMED) and leave "+
 			"send_body_without_waiting_for_header_response off", "protocol_config", req.GetProtocolConfig().String())
 	}
-	if err := stream.Send(encode(a)); err != nil {
-		return action{}, err
+	for _, answer := range encode(a) {
+		if err := stream.Send(answer); err != nil {
+			return action{}, err
+		}
 	}
 	return a, nil
 }

@@ -24,7 +24,11 @@ type (
 		request authz.Request
 		mode    mode
 	}
-	bodyEvent     struct{ body []byte }
+	bodyEvent struct {
+		body []byte // the whole, or, when the host sends it as it comes, the next part
+		end  bool   // the last part
+	}
+	trailersEvent struct{} // after the last part
 	responseEvent struct {
 		status int
 		header authz.Header
@@ -43,6 +47,7 @@ type mode uint8
 const (
 	modeUnknown  mode = iota
 	modeBuffered      // the whole body in one message, and our answer decides
+	modeDuplex        // the body as it comes; nothing goes on before we give it back
 	modeIgnored       // observability mode: our answer is thrown away
 	modeUnsafe        // a part of the body, or none, or a decision that comes too late
 )
@@ -50,12 +55,17 @@ const (
 // action is the answer to one event. Exactly one of its parts is set.
 type action struct {
 	proceed bool           // the headers may wait for the body; nothing is decided
+	silent  bool           // nothing is said yet
 	verdict *authz.Verdict // final word on the request, said in answer to the headers or to the body
 	pass    bool           // the response goes on as it is
 	relay   bool           // the response's headers go on, and its body comes here chunk by chunk
 	chunk   []byte         // what the agent gets of the response's body in place of a chunk
 	reply   *authz.Reply   // the response is replaced
 	again   bool           // … by the upstream's own answer to the same call
+
+	body     []byte // in modeDuplex: what goes on in place of the body that came
+	duplex   bool   // … where it has to be given back
+	trailers bool   // … and trailers after it
 
 	answers phase  // which message this answers: the phase in which it came
 	callID  string // for the access log, before the verdict carries it
@@ -79,6 +89,8 @@ type machine struct {
 	gate   gate
 	phase  phase
 	call   *authz.Call
+	duplex bool
+	body   []byte   // in modeDuplex: as much as has come
 	answer rewriter // of the response's body
 }
 
@@ -111,7 +123,13 @@ func (m *machine) next(ctx context.Context, ev any) (action, error) {
 		}
 	case bodyEvent:
 		if m.phase == wantBody {
-			return m.body(ctx, ev), nil
+			return m.received(ctx, ev), nil
+		}
+	case trailersEvent:
+		if m.phase == wantBody && m.duplex {
+			a := m.judge(ctx, m.body)
+			a.trailers = true
+			return a, nil
 		}
 	case responseEvent:
 		switch m.phase {
@@ -135,6 +153,8 @@ func (m *machine) next(ctx context.Context, ev any) (action, error) {
 func (m *machine) headers(ctx context.Context, ev headersEvent) (action, error) {
 	switch ev.mode {
 	case modeBuffered:
+	case modeDuplex: // overrides of the mode are ignored, so no answer can be rewritten
+		m.duplex, ev.request.HidesAnswer = true, true
 	case modeIgnored:
 		return action{}, errIgnored
 	default:
@@ -145,14 +165,36 @@ func (m *machine) headers(ctx context.Context, ev headersEvent) (action, error) 
 		return action{verdict: &verdict, answers: wantHeaders, last: true}, nil
 	}
 	m.call, m.phase = call, wantBody
+	if m.duplex {
+		return action{silent: true}, nil
+	}
 	return action{proceed: true, answers: wantHeaders, callID: verdict.ID}, nil
 }
 
-func (m *machine) body(ctx context.Context, ev bodyEvent) action {
+// received judges a body that is there, or longer than any that could be allowed.
+func (m *machine) received(ctx context.Context, ev bodyEvent) action {
+	if !m.duplex {
+		return m.judge(ctx, ev.body)
+	}
+	m.body = append(m.body, ev.body...)
+	if !ev.end && int64(len(m.body)) <= m.call.MaxBody() {
+		return action{silent: true}
+	}
+	return m.judge(ctx, m.body)
+}
+
+func (m *machine) judge(ctx context.Context, body []byte) action {
 	call := m.call
 	m.call = nil // from here on the call has its record
-	verdict := call.Finish(ctx, ev.body)
+	verdict := call.Finish(ctx, body)
 	a := action{verdict: &verdict, answers: wantBody, last: true}
+	if m.duplex {
+		a.duplex, a.body = true, body
+		if verdict.Body != nil {
+			a.body = verdict.Body
+		}
+		return a
+	}
 	if verdict.Forwards() && verdict.Watch {
 		m.call, m.phase, a.last = call, wantResponse, false
 	}

@@ -215,7 +215,7 @@ func kind(a action, err error) string {
 // FuzzMachine plays any order of messages. Whatever Envoy or somebody in its place says: a stream never ends well
 // with an answer outstanding, nothing is forwarded before the whole body was judged, and nothing without a record.
 func FuzzMachine(f *testing.F) {
-	for _, seed := range []string{"\x00\x02", "\x00\x02\x04", "\x00\x02\x0a\x0b\x0c", "\x00\x02\x0a\x0c", "\x00\x03", "\x01", "\x00\x04", "\x00\x05", "\x06\x00\x02", "\x07", "\x00\x00"} {
+	for _, seed := range []string{"\x00\x02", "\x00\x02\x04", "\x00\x02\x0a\x0b\x0c", "\x00\x02\x0a\x0c", "\x00\x03", "\x01", "\x00\x04", "\x00\x05", "\x06\x00\x02", "\x07", "\x00\x00", "\x0d\x0f\x10", "\x0d\x02\x0e", "\x0d\x0e"} {
 		f.Add([]byte(seed))
 	}
 	get := post(nil)
@@ -223,7 +223,8 @@ func FuzzMachine(f *testing.F) {
 	unsafeMode, ignoredMode := post(nil), post(nil)
 	unsafeMode.mode, ignoredMode.mode = modeUnsafe, modeIgnored
 	alphabet := []any{post(nil), get, call("a_ok"), call("a_no"), answered(200, "application/json"),
-		answered(503, ""), unsafeMode, ignoredMode, unknownEvent{}, bodyEvent{}, answered(200, "text/event-stream"), chunkEvent{chunk: []byte("data: {}\n\n")}, chunkEvent{end: true}}
+		answered(503, ""), unsafeMode, ignoredMode, unknownEvent{}, bodyEvent{}, answered(200, "text/event-stream"), chunkEvent{chunk: []byte("data: {}\n\n")}, chunkEvent{end: true},
+		duplexPost(), trailersEvent{}, bodyEvent{body: call("a_ok").body[:9]}, bodyEvent{body: call("a_ok").body[9:], end: true}}
 	f.Fuzz(func(t *testing.T, order []byte) {
 		if len(order) > 8 {
 			order = order[:8]
@@ -245,6 +246,9 @@ func FuzzMachine(f *testing.F) {
 			}
 			if _, ok := ev.(bodyEvent); ok {
 				bodySeen = true
+			}
+			if a.verdict != nil && a.verdict.Forwards() && a.duplex && string(a.body) != string(call("a_ok").body) && a.verdict.Body == nil {
+				t.Fatalf("another body goes on: %q", a.body)
 			}
 			if a.verdict != nil {
 				final++

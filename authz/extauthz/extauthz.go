@@ -99,7 +99,7 @@ func decode(m *authv3.CheckRequest) (question, error) {
 	if q.request, err = envoyhttp.Request(header, pseudo, source); err != nil {
 		return question{}, err
 	}
-	q.request.HeadersOnly = true
+	q.request.KeepsBody, q.request.HidesAnswer = true, true
 	q.request.Certificate = certificate(m.GetAttributes().GetSource().GetCertificate())
 	length, sized := header.Get("content-length")
 	announced, _ := strconv.ParseInt(length, 10, 64)

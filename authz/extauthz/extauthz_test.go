@@ -44,7 +44,7 @@ func TestQuestion(t *testing.T) {
 		if err != nil || !strings.Contains(q.fault, test.fault) || (q.fault == "") != (test.fault == "") || q.request.EndOfStream != test.end {
 			t.Errorf("%s: %+v, %v", test.name, q, err)
 		}
-		if !q.request.HeadersOnly || q.request.Path != "/mcp" || q.request.RawQuery != "a=b" || q.request.Host != "h:1" || len(q.request.Header[partialHeader]) > 0 {
+		if !q.request.KeepsBody || !q.request.HidesAnswer || q.request.Path != "/mcp" || q.request.RawQuery != "a=b" || q.request.Host != "h:1" || len(q.request.Header[partialHeader]) > 0 {
 			t.Errorf("%s: %+v", test.name, q.request)
 		}
 	}

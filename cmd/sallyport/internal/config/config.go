@@ -160,11 +160,13 @@ type Service struct {
 	// reach is warned about.
 	Address string `yaml:"address"`
 
-	// Filter is the Envoy filter that asks: extProc, the default, or extAuthz, for
-	// hosts that have no ext_proc. Over ext_authz calls whose body or answer has to
-	// be changed go through the service's hub instead of straight to the MCP
-	// server. The service answers both; this is what `run` and `render` write.
-	Filter string `yaml:"filter" enum:"extProc,extAuthz"`
+	// Filter is the Envoy filter that asks, as `run` and `render -for envoy` write
+	// it: extProc (the default: Envoy buffers a body and asks once), extProcDuplex
+	// (bodies are streamed to the service and back, FULL_DUPLEX_STREAMED) or
+	// extAuthz, as in hosts that have no ext_proc. Over the latter two, calls whose
+	// answer has to be changed go through the service's hub instead of straight to
+	// the MCP server. The service answers all three, whichever it meets.
+	Filter string `yaml:"filter" enum:"extProc,extProcDuplex,extAuthz"`
 
 	// Hub is host:port of the hub, which answers what concerns several MCP servers.
 	// Default: a private unix socket beside the service's. For an Envoy on another

@@ -41,8 +41,11 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	if cfg.Service.Upstreams == "direct" {
 		g.EgressSocket = ""
 	}
-	if cfg.Service.Filter == "extAuthz" {
+	switch cfg.Service.Filter {
+	case "extAuthz":
 		g.Filter = envoy.FilterExtAuthz
+	case "extProcDuplex":
+		g.Filter = envoy.FilterExtProcDuplex
 	}
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
 		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
