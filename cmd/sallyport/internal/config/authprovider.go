@@ -9,8 +9,16 @@ type AuthProvider struct {
 	// Enabled runs it. Default true when the section is present.
 	Enabled bool `yaml:"enabled"`
 
-	// Address is host:port to listen on. Required, loopback only.
+	// Address is host:port to listen on. Required, and on loopback unless
+	// AllowNonLoopback.
 	Address string `yaml:"address"`
+
+	// AllowNonLoopback permits an Address that other machines can reach, for a
+	// container whose port is published on the host's loopback alone. Whoever
+	// reaches it can log in as each of the users, so it is warned about. Issuer is
+	// then required, and still on loopback; requests whose Host is not loopback
+	// stay refused, which stops DNS rebinding but no program. Default false.
+	AllowNonLoopback bool `yaml:"allowNonLoopback"`
 
 	// Issuer is its issuer identifier, an address without a slash at the end.
 	// Default http:// and Address.

@@ -62,6 +62,13 @@ var problems = map[string][]string{
 		`37:7: client "gateway" is public and can only log users in; give it a secret`,
 		`38:22: redirectURIs: "callback" is not an absolute http or https URL`,
 	},
+	"auth-provider-open": {
+		`38:12: warning: authProvider.address: whoever reaches "0.0.0.0:9000" can log in as each of the users; publish its port on loopback only`,
+	},
+	"auth-provider-open.bad": {
+		`37:1: authProvider.issuer is missing; write the loopback address at which agents reach it, such as http://127.0.0.1:9000`,
+		`38:12: warning: authProvider.address: whoever reaches "0.0.0.0:9000" can log in as each of the users; publish its port on loopback only`,
+	},
 	"auth-provider.bad": {
 		`37:1: authProvider.users is missing or empty; add at least one subject`,
 		`38:12: authProvider.address: other machines can reach "0.0.0.0:9000", and the embedded server asks for no password; use a loopback address`,

@@ -13,14 +13,7 @@ func (c *checker) authProvider(p *AuthProvider) {
 		return
 	}
 	if c.required(&p.Address, "authProvider.address", "write a loopback address such as 127.0.0.1:9000", p) {
-		if c.listenAddress(&p.Address, "authProvider.address", p) {
-			c.errorf(c.place(&p.Address), "authProvider.address: other machines can reach %s, and the embedded server asks for no password; use a loopback address", c.show(&p.Address))
-		}
-		if p.Issuer == "" {
-			p.Issuer = "http://" + p.Address
-		} else {
-			c.embeddedIssuer(p)
-		}
+		c.providerAddress(p)
 	}
 	if p.KeyFile != "" {
 		c.contents(&p.KeyFile, "keyFile")
@@ -31,6 +24,25 @@ func (c *checker) authProvider(p *AuthProvider) {
 	c.defaultAudience(p)
 	c.scopes(p.Scopes)
 	c.people(p)
+}
+
+// providerAddress checks where the embedded server listens, and what it calls itself.
+func (c *checker) providerAddress(p *AuthProvider) {
+	public := c.listenAddress(&p.Address, "authProvider.address", p)
+	switch {
+	case public && !p.AllowNonLoopback:
+		c.errorf(c.place(&p.Address), "authProvider.address: other machines can reach %s, and the embedded server asks for no password; use a loopback address", c.show(&p.Address))
+	case public:
+		c.warnf(c.place(&p.Address), "authProvider.address: whoever reaches %s can log in as each of the users; publish its port on loopback only", c.show(&p.Address))
+	}
+	switch {
+	case p.Issuer != "":
+		c.embeddedIssuer(p)
+	case public && p.AllowNonLoopback:
+		c.required(&p.Issuer, "authProvider.issuer", "write the loopback address at which agents reach it, such as http://127.0.0.1:9000", p)
+	default:
+		p.Issuer = "http://" + p.Address
+	}
 }
 
 func (c *checker) embeddedIssuer(p *AuthProvider) {
