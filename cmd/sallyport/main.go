@@ -6,6 +6,8 @@
 //	sallyport render -config FILE   the Envoy configuration of a gateway
 //	sallyport revoke -config FILE   take back tokens and sessions before their time
 //	sallyport audit verify -file F  whether an audit file is whole
+//	sallyport ready                 whether a running service is ready
+//	sallyport secrets -o FILE NAME… a secret file with random values
 //	sallyport demo                  the whole story on this machine
 //
 // Exit codes: 0 done, 1 failed (or problems found), 2 wrong usage.
@@ -37,6 +39,8 @@ var commands = []command{
 	{"render", "print the Envoy configuration of a gateway", renderCommand},
 	{"revoke", "take back tokens and sessions that a running gateway accepts", revokeCommand},
 	{"audit", "verify an audit file: audit verify -file FILE", auditCommand},
+	{"ready", "ask a running service whether it is ready: a health check without a shell", readyCommand},
+	{"secrets", "make a secret file with random values: secrets -o FILE NAME...", secretsCommand},
 	{"demo", "an authorization server, two MCP servers, the gateway and an agent, explained step by step", demoCommand},
 	{"version", "print the version", versionCommand},
 }
@@ -91,14 +95,22 @@ func usage(w io.Writer) {
 	_, _ = fmt.Fprint(w, "\nsallyport COMMAND -h shows a command's flags.\n")
 }
 
-// parse reads a command's flags. Anything left over is a mistake.
-func parse(fs *flag.FlagSet, args []string, stderr io.Writer) error {
+// parseFlags reads a command's flags; what is left over are its arguments.
+func parseFlags(fs *flag.FlagSet, args []string, stderr io.Writer) error {
 	fs.SetOutput(stderr)
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return err
 		}
 		return errUsage
+	}
+	return nil
+}
+
+// parse reads the flags of a command without arguments. Anything left over is a mistake.
+func parse(fs *flag.FlagSet, args []string, stderr io.Writer) error {
+	if err := parseFlags(fs, args, stderr); err != nil {
+		return err
 	}
 	if fs.NArg() > 0 {
 		_, _ = fmt.Fprintf(stderr, "sallyport %s: unexpected argument %q\n", fs.Name(), fs.Arg(0))

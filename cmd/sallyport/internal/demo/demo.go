@@ -124,9 +124,9 @@ func (s *stage) build(ctx context.Context) error {
 		return err
 	}
 	quiet := slog.New(slog.DiscardHandler)
-	for name, audience := range map[string]string{"items": "http://items.demo/", "mirror": "http://mirror.demo/"} {
+	for _, name := range []string{"items", "mirror"} {
 		s.tokens[name], err = token.New(token.Config{Log: quiet, Issuers: []token.IssuerConfig{
-			{WellKnown: s.provider + "/.well-known/oauth-authorization-server", Audiences: []string{audience}}}})
+			{WellKnown: s.provider + "/.well-known/oauth-authorization-server", Audiences: []string{audienceOf(name)}}}})
 		if err != nil {
 			return err
 		}
