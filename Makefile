@@ -64,7 +64,7 @@ say            = @printf '%s\n' "── $(1)"
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '\n  %s\n' 'ENVOY=/path/to/envoy uses that binary, ARGS="…" goes to the demo, FUZZTIME=5m fuzzes longer.'
 
 .PHONY: build
@@ -200,6 +200,35 @@ $(LINT_BIN):
 .PHONY: demo
 demo: build ## the whole gateway on this machine, with each step explained
 	@ENVOY=$(ENVOY_BIN) bin/sallyport demo $(ARGS)
+
+# The stack of deploy/compose; it needs a container engine with Compose. What a build may need to reach its modules is
+# taken from the environment.
+COMPOSE       := docker compose --file deploy/compose/compose.yaml
+BUILD_ARGS    := $(foreach v,GOPROXY GOSUMDB GONOSUMDB GOPRIVATE,$(if $($v),--build-arg $v))
+# Further options for `docker build`, such as --network host.
+DOCKER_BUILD  ?=
+
+.PHONY: compose
+compose: ## the whole gateway in containers; stays up until `make compose-down`
+	$(call say,starting containers)
+	@$(COMPOSE) up --detach --wait --build
+	@printf '  %s\n' 'MCP server   http://127.0.0.1:7420/mcp' \
+		'Claude Code  claude mcp add --transport http sallyport http://127.0.0.1:7420/mcp' \
+		'policy       deploy/compose/gateway/items.rego   edit it, save, call again' \
+		'logs         $(COMPOSE) logs --follow'
+
+.PHONY: compose-down
+compose-down: ## stop the containers, and forget their secrets and audit
+	@$(COMPOSE) --profile '*' down --volumes
+
+.PHONY: compose-test
+compose-test: build ## build the image and go through deploy/compose in a container engine
+	$(call say,building the image)
+	@docker version >/dev/null || { echo "compose-test needs a container engine; set DOCKER_HOST" >&2; exit 1; }
+	@e2e/compose/images.sh bin/envoy
+	@docker build --quiet $(DOCKER_BUILD) $(BUILD_ARGS) --tag sallyport:local . >/dev/null
+	$(call say,going through deploy/compose)
+	@COMPOSE_TEST=1 ENVOY=$(ENVOY_BIN) $(GO) test -count=1 -v -run '^TestCompose' ./e2e
 
 .PHONY: bench
 bench: bin/envoy ## benchmarks

@@ -1,0 +1,3 @@
+package orchestrator
+
+default result["allowed"] := true
