@@ -34,6 +34,7 @@ type App struct {
 	Policy          *policy.Policy
 	Exchange        *ExchangeRule // nil: the upstream is unprotected and gets no Authorization at all
 	AllowBigNumbers bool          // forward integers that JavaScript and Go upstreams would read differently
+	Metered         bool          // the host counts its calls, by caller and tool
 	ListAll         bool          // list tools whatever the policy says
 	Timeouts        Timeouts      // how long a call may take
 	Era             mcpparse.Era  // the only era in which the upstream is spoken to; EraUnknown: found out by asking

@@ -138,6 +138,26 @@ func (c *Call) toUpstream() (Verdict, audit.Decision) {
 	return v, c.record(audit.Allowed)
 }
 
+// meter says whose call of what it is, where the host counts calls. Names of tools are as many as the server has; prompts and
+// resources, which may be without number, count together.
+func (c *Call) meter(v *Verdict) {
+	if c.app == nil || !c.app.Metered {
+		return
+	}
+	what := ""
+	switch c.msg.Target {
+	case mcpparse.Tool:
+		what = "tool " + c.name
+	case mcpparse.Prompt:
+		what = "prompts"
+	case mcpparse.Resource:
+		what = "resources"
+	default:
+		return // an answer, or what else belongs to no call
+	}
+	v.Metered, v.Meter = c.app.Name, c.identity.Principal()+" "+what
+}
+
 // edits are the bytes that change between agent and upstream: the name, and what would ask for a task.
 func (c *Call) edits() []mcpparse.Edit {
 	edits := c.msg.DropTasks()

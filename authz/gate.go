@@ -76,7 +76,11 @@ func (c *Call) MaxBody() int64 { return c.gate.cfg.MaxRequestBytes }
 // Finish judges the body: parse, resolve, decide, exchange. The verdict is final, and recorded.
 func (c *Call) Finish(ctx context.Context, body []byte) Verdict {
 	c.body = body
-	return c.settle(c.deliver(c.judge(ctx, body)))
+	v, rec := c.deliver(c.judge(ctx, body))
+	if v.Forwards() {
+		c.meter(&v)
+	}
+	return c.settle(v, rec)
 }
 
 // judge is the whole story of one message.

@@ -89,6 +89,10 @@ type Verdict struct {
 	// Nonce is the DPoP-Nonce of the upstream's answer (RFC 9449 §8.2); "" for none.
 	Nonce string
 
+	// Metered is the app whose calls the host counts, and Meter whose call of what this is: calls of one Meter count
+	// together. "" where nothing is counted.
+	Metered, Meter string
+
 	Route  string      // value of the private route header: HubRoute or an App's Route
 	Remove []string    // request headers to remove, before Set
 	Set    [][2]string // request headers to overwrite

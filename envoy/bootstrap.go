@@ -67,8 +67,9 @@ func Bootstrap(g Gateway) ([]byte, error) {
 	}
 	r := generate(g)
 	text, err := render(&bootstrapv3.Bootstrap{
-		Node:  &corev3.Node{Id: g.NodeID, Cluster: "sallyport"},
-		Admin: &bootstrapv3.Admin{Address: pipe(g.AdminSocket, 0o600)},
+		OverloadManager: overload(g),
+		Node:            &corev3.Node{Id: g.NodeID, Cluster: "sallyport"},
+		Admin:           &bootstrapv3.Admin{Address: pipe(g.AdminSocket, 0o600)},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
 			Listeners: r.Listeners,
 			Clusters:  r.Clusters,

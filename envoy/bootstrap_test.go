@@ -92,10 +92,10 @@ func TestRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &bootstrapv3.Bootstrap{
-		Node: got.GetNode(), Admin: got.GetAdmin(),
+		Node: got.GetNode(), Admin: got.GetAdmin(), OverloadManager: got.GetOverloadManager(),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: r.Listeners, Clusters: r.Clusters},
 	}
-	if got.GetNode().GetId() != "null" || !proto.Equal(want, &got) {
+	if len(got.GetOverloadManager().GetResourceMonitors()) != 1 || got.GetNode().GetId() != "null" || !proto.Equal(want, &got) {
 		t.Error("the file does not say what the resources say")
 	}
 	if again := bootstrap(t, g); string(again) != string(text) {

@@ -39,7 +39,7 @@ func ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:       durationpb.New(time.Second),
-		CircuitBreakers:      circuitBreakers(),
+		CircuitBreakers:      circuitBreakers(manyStreams),
 		LoadAssignment:       endpoint(name, "", address),
 		TypedExtensionProtocolOptions: protocol(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
@@ -69,7 +69,7 @@ func appCluster(g Gateway, a App) *clusterv3.Cluster {
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:                durationpb.New(a.DialTimeout),
-		CircuitBreakers:               circuitBreakers(),
+		CircuitBreakers:               circuitBreakers(a.MaxRequests),
 		TypedExtensionProtocolOptions: protocol(appProtocol(a, up)),
 		LoadAssignment:                endpoint(name, up.authority, socketAddress(up.host, up.port)),
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{
@@ -144,11 +144,11 @@ func http2(keepAlive time.Duration) *corev3.Http2ProtocolOptions {
 	}
 }
 
-func circuitBreakers() *clusterv3.CircuitBreakers {
+func circuitBreakers(requests uint32) *clusterv3.CircuitBreakers {
 	return &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
 		MaxConnections:     wrapperspb.UInt32(manyStreams),
 		MaxPendingRequests: wrapperspb.UInt32(manyStreams),
-		MaxRequests:        wrapperspb.UInt32(manyStreams),
+		MaxRequests:        wrapperspb.UInt32(requests),
 	}}}
 }
 

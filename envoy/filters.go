@@ -35,13 +35,20 @@ func ingressFilters(g Gateway) []*hcmv3.HttpFilter {
 		judge = filter(extAuthzName, extAuthz(g))
 	}
 	judge.Disabled = true
-	return []*hcmv3.HttpFilter{
+	var chain []*hcmv3.HttpFilter
+	if !g.RequestLimit.none() {
+		chain = append(chain, requestLimit(g.RequestLimit))
+	}
+	chain = append(chain,
 		filter(customResponseName, &customv3.CustomResponse{}),
 		judge,
-		filter("envoy.filters.http.rbac", decidedOnly(g.namespace())),
-		filter("envoy.filters.http.header_mutation", noTrailers()),
-		routerFilter(),
+		filter("envoy.filters.http.rbac", decidedOnly(g.namespace())))
+	if limits := callLimits(g); limits != nil {
+		chain = append(chain, limits)
 	}
+	return append(chain,
+		filter("envoy.filters.http.header_mutation", noTrailers()),
+		routerFilter())
 }
 
 func filter(name string, config proto.Message) *hcmv3.HttpFilter {

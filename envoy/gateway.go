@@ -72,6 +72,10 @@ const (
 	// read of an upstream's answer besides. Both are absent when there is nothing.
 	NonceKey  = "nonce"
 	ExposeKey = "expose"
+	// MeteredAppKey and MeterKey name the app whose calls are counted, and whose
+	// call of what this is; absent where nothing is counted.
+	MeteredAppKey = "metered"
+	MeterKey      = "meter"
 	// ImmediateKey is true in every message that carries an ImmediateResponse:
 	// its body is then left as it is.
 	ImmediateKey = "imm"
@@ -148,6 +152,12 @@ type Gateway struct {
 	// edge is soft (Envoy's limit is a watermark), so the service checks the
 	// length as well. 1 KiB to 64 MiB, default 1 MiB.
 	MaxRequestBytes uint32
+	// RequestLimit turns away requests of all callers together that come faster.
+	// Zero: no limit.
+	RequestLimit Rate
+	// MaxConnections bounds the agents' connections; more are closed at once.
+	// Default 50,000.
+	MaxConnections uint32
 	// MessageTimeout bounds one answer of the service, a token exchange
 	// included; 504 after it. Keep it above the exchange's own timeout.
 	// Default 10s.
@@ -186,6 +196,11 @@ type App struct {
 	EndpointEvents bool
 	// TLS adjusts the connection of an https URL. Nil uses the defaults.
 	TLS *UpstreamTLS
+	// CallLimit bounds the calls of one caller to one tool. Zero: no limit.
+	CallLimit Rate
+	// MaxRequests bounds the requests that are open at the upstream at a time,
+	// event streams included; more are answered 503. Default 100,000.
+	MaxRequests uint32
 	// DialTimeout bounds connecting, the TLS handshake included. Default 5s.
 	DialTimeout time.Duration
 	// KeepAlive is the interval of TCP and HTTP/2 probes in whole
@@ -221,6 +236,7 @@ var (
 func (g Gateway) withDefaults() (Gateway, error) {
 	g.NodeID = or(g.NodeID, "sallyport")
 	g.EgressMode = or(g.EgressMode, 0o600)
+	g.MaxConnections = or(g.MaxConnections, 50_000)
 	g.MaxRequestBytes = or(g.MaxRequestBytes, 1<<20)
 	g.MessageTimeout = or(g.MessageTimeout, 10*time.Second)
 	g.StreamIdle = or(g.StreamIdle, 15*time.Minute)
@@ -253,6 +269,7 @@ func (g Gateway) namespace() string {
 }
 
 func (a App) withDefaults() App {
+	a.MaxRequests = or(a.MaxRequests, manyStreams)
 	a.DialTimeout = or(a.DialTimeout, 5*time.Second)
 	a.KeepAlive = or(a.KeepAlive, 30*time.Second)
 	t := UpstreamTLS{}
@@ -302,6 +319,9 @@ func (g Gateway) check() []error {
 	}
 	if g.MessageTimeout < 0 || g.StreamIdle < 0 {
 		fail("message timeout %v and stream idle %v must be positive", g.MessageTimeout, g.StreamIdle)
+	}
+	if r := g.RequestLimit; !r.none() && !r.good() {
+		fail("request limit of %d per %v: want at least one in 1s to 24h", r.Calls, r.Per)
 	}
 	if !utf8.ValidString(g.NodeID) || !utf8.ValidString(g.CAFile) {
 		fail("node id %q or CA file %q is not UTF-8", g.NodeID, g.CAFile)
@@ -356,6 +376,9 @@ func (a App) check() []error {
 	}
 	if a.DialTimeout < 0 || a.KeepAlive < time.Second || a.KeepAlive > time.Hour {
 		fail("dial timeout %v must be positive, keep-alive %v between 1s and 1h", a.DialTimeout, a.KeepAlive)
+	}
+	if r := a.CallLimit; !r.none() && !r.good() {
+		fail("call limit of %d per %v: want at least one in 1s to 24h", r.Calls, r.Per)
 	}
 	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
 		fail("a client certificate needs both its file and its key's")

@@ -25,6 +25,8 @@ const (
 	FactRPCID   = "rpc_id"  // the message's JSON-RPC id as written
 	FactReply   = "imm"     // the reply is ours, not Envoy's
 	FactOrigin  = "origin"  // of the page that may read the answer
+	FactMetered = "metered" // the app whose calls are counted
+	FactMeter   = "meter"   // … and whose call of what it is
 	FactNonce   = "nonce"   // DPoP-Nonce of the answer
 	FactExpose  = "expose"  // what the page may read of an upstream's answer besides
 	FactAgain   = "again"   // … and holds what the upstream answered when it was asked again
@@ -100,6 +102,9 @@ func Of(v *authz.Verdict) Facts {
 	facts[FactDecided] = true
 	if v.Origin != "" {
 		facts[FactOrigin] = v.Origin
+	}
+	if v.Meter != "" {
+		facts[FactMetered], facts[FactMeter] = v.Metered, v.Meter
 	}
 	if v.Nonce != "" {
 		facts[FactNonce] = v.Nonce

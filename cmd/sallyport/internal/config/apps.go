@@ -31,6 +31,12 @@ type App struct {
 	// never what may be called.
 	ToolList string `yaml:"toolList" enum:"policy,all"`
 
+	// CallLimit bounds how often one caller (issuer, subject and client) may call
+	// one tool; prompts count together, and so do resources. Counted is what the
+	// policy has allowed, in each Envoy by itself. More is answered 429, with the
+	// decision on record as allowed and its completion as refused. Default none.
+	CallLimit *Rate `yaml:"callLimit"`
+
 	// Timeout is the longest that one call may take, the stream of its answer
 	// included. From 1s to 24h, default 10m.
 	Timeout time.Duration `yaml:"timeout"`
@@ -119,6 +125,11 @@ type Connection struct {
 
 	// KeepAlive is TCP keep-alive.
 	KeepAlive ConnectionKeepAlive `yaml:"keepAlive"`
+
+	// MaxRequests bounds the requests that are open at a time, event streams
+	// included, from 1 to 1000000. Default 100000. More are answered 503, so that
+	// a slow MCP server does not take the whole gateway with it.
+	MaxRequests int `yaml:"maxRequests"`
 
 	// Pool has no effect: Envoy keeps a pool of its own, shared by all agents.
 	Pool Pool `yaml:"pool"`
@@ -391,6 +402,7 @@ func (u *Upstream) setDefaults() {
 func (c *Connection) setDefaults() {
 	c.DialTimeout = 10 * time.Second
 	c.KeepAlive.Interval = 15 * time.Second
+	c.MaxRequests = 100_000
 	c.Pool = Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100}
 }
 

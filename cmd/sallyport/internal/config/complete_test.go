@@ -38,7 +38,7 @@ func complete(certs string) *config.Config {
 		MCPProvider: completeProvider(),
 		Apps:        completeApps(),
 		HTTP: config.HTTP{
-			Address: "0.0.0.0:8443", TLS: "server", MaxRequestBytes: 4096,
+			Address: "0.0.0.0:8443", TLS: "server", MaxRequestBytes: 4096, MaxConnections: 77, RequestLimit: &config.Rate{Calls: 1000, Per: time.Second},
 			AllowedHosts:   []string{"gateway.example.com"},
 			AllowedOrigins: []string{"https://inspector.example.com:8443"},
 		},
@@ -98,7 +98,7 @@ func completeApps() []config.App {
 			URL: "https://files.example.com:8443/mcp", TLS: "client",
 			Connection: config.Connection{
 				DialTimeout: time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 2 * time.Second},
-				Pool: config.Pool{MaxIdleConns: 3, MaxIdleConnsPerHost: 4},
+				MaxRequests: 500, Pool: config.Pool{MaxIdleConns: 3, MaxIdleConnsPerHost: 4},
 			},
 		}, SSE: unusedBlock},
 		Authorization: config.AppAuthorization{
@@ -122,7 +122,7 @@ func completeApps() []config.App {
 				NarrowerScopes: "accept", SubjectClaim: "oid", RequireSubjectScopes: true, Reuse: 5 * time.Minute,
 			}},
 		},
-		AllowBigNumbers: true, ToolList: "all", Timeout: 24 * time.Hour,
+		AllowBigNumbers: true, ToolList: "all", Timeout: 24 * time.Hour, CallLimit: &config.Rate{Calls: 30, Per: time.Minute},
 		ToolTimeouts: []config.ToolTimeout{{Name: "read", Timeout: time.Second}, {Name: "re*", Timeout: 30 * time.Second}},
 	}, {
 		Name: "open", Type: "mcpProxy",
@@ -131,7 +131,7 @@ func completeApps() []config.App {
 			URL: "https://open.internal/sse", TLS: "client",
 			Connection: config.Connection{
 				DialTimeout: 4 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 5 * time.Second},
-				Pool: config.Pool{MaxIdleConns: 6, MaxIdleConnsPerHost: 7},
+				MaxRequests: 501, Pool: config.Pool{MaxIdleConns: 6, MaxIdleConnsPerHost: 7},
 			},
 		}},
 		Authorization: config.AppAuthorization{
@@ -149,7 +149,7 @@ func completeApps() []config.App {
 // unusedBlock is the block of a transport that was not chosen.
 var unusedBlock = config.UpstreamStream{Connection: config.Connection{
 	DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
-	Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
+	MaxRequests: 100_000, Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
 }}
 
 func completeAuthProvider(certs string) *config.AuthProvider {

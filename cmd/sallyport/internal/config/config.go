@@ -21,7 +21,10 @@
 // A relative path in the file is relative to the directory of the file.
 package config
 
-import "strings"
+import (
+	"strings"
+	"time"
+)
 
 // Config is one gateway.
 type Config struct {
@@ -103,8 +106,25 @@ type HTTP struct {
 	// of concurrent calls is memory that callers can occupy.
 	MaxRequestBytes int64 `yaml:"maxRequestBytes"`
 
+	// MaxConnections bounds agents' connections, from 1 to 1000000. Default 50000.
+	// More are closed at once.
+	MaxConnections int `yaml:"maxConnections"`
+
+	// RequestLimit turns requests away with 429 that come faster, those of all
+	// agents together and before anything else looks at them. Default none.
+	RequestLimit *Rate `yaml:"requestLimit"`
+
 	// Hosts has no effect: there is one listener.
 	Hosts ignored `yaml:"hosts" note:"there is one listener: use http.address, http.tls and http.allowedHosts"`
+}
+
+// Rate is a token bucket: so many at once, and as many again in each period.
+type Rate struct {
+	// Calls is how many, from 1. Required.
+	Calls int `yaml:"calls"`
+
+	// Per is the period, from 1s to 24h. Default 1s.
+	Per time.Duration `yaml:"per"`
 }
 
 // TLS is a named profile, used for a listener (certFile, keyFile, clientAuth,
@@ -247,7 +267,10 @@ type ignored struct{}
 func (h *HTTP) setDefaults() {
 	h.Address = "127.0.0.1:8080"
 	h.MaxRequestBytes = 1 << 20
+	h.MaxConnections = 50_000
 }
+
+func (r *Rate) setDefaults() { r.Per = time.Second }
 
 func (t *TLS) setDefaults() {
 	t.ClientAuth = "NoClientCert"

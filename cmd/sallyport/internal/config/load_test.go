@@ -121,7 +121,7 @@ func TestDefaults(t *testing.T) {
 		"refreshInterval": 24 * time.Hour, "method": "jwt", "clockSkew": 15 * time.Second,
 		"era": "auto", "transport": "stream", "connection": config.Connection{
 			DialTimeout: 10 * time.Second, KeepAlive: config.ConnectionKeepAlive{Interval: 15 * time.Second},
-			Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
+			MaxRequests: 100_000, Pool: config.Pool{MaxIdleConns: 100, MaxIdleConnsPerHost: 100},
 		},
 		"app.timeout": 10 * time.Minute, "toolTimeouts": []config.ToolTimeout(nil), "exchange.session": (*config.SessionToken)(nil),
 		"allowBigNumbers": false, "toolList": "policy", "opa.name": "files",

@@ -438,6 +438,13 @@ var problems = map[string][]string{
 	"tab.bad": {
 		`2:1: not valid YAML: found character that cannot start any token; indent with spaces, not tabs, and quote values that begin with a special character`,
 	},
+	"limits.bad": {
+		`2:19: maxConnections must be from 1 to 1000000`,
+		`3:3: requestLimit.calls must be from 1 to 1073741824`,
+		`27:24: maxRequests must be from 1 to 1000000`,
+		`29:14: callLimit.calls must be from 1 to 1073741824`,
+		`30:12: callLimit.per must be from 1s to 24h`,
+	},
 	"timeouts.bad": {
 		`22:14: timeout must be from 1s to 24h`,
 		`25:18: timeout must be from 1s to 24h`,
@@ -480,7 +487,7 @@ var problems = map[string][]string{
 		`31:16: unknown idp "ipd": no connector has this name; did you mean "idp"?`,
 	},
 	"unknown-key-far.bad": {
-		"15:5: unknown key `colour`; use one of allowBigNumbers, authorization, name, timeout, toolList, toolNamespace, toolTimeouts, type, upstream",
+		"15:5: unknown key `colour`; use one of allowBigNumbers, authorization, callLimit, name, timeout, toolList, toolNamespace, toolTimeouts, type, upstream",
 	},
 	"unknown-key.bad": {
 		`15:5: toolNamespace.name is missing; write a prefix such as my_server_, or disabled: true to leave the names bare`,

@@ -104,6 +104,9 @@ func (c *checker) upstream(a *App) {
 	}
 	k := &s.Connection
 	c.positive(&k.DialTimeout, "dialTimeout")
+	if k.MaxRequests < 1 || k.MaxRequests > 1_000_000 {
+		c.errorf(c.place(&k.MaxRequests, k), "maxRequests must be from 1 to 1000000")
+	}
 	c.positive(&k.KeepAlive.Interval, "keepAlive.interval")
 	for name, n := range map[string]*int{"maxIdleConns": &k.Pool.MaxIdleConns, "maxIdleConnsPerHost": &k.Pool.MaxIdleConnsPerHost} {
 		if *n < 1 {
@@ -120,6 +123,7 @@ func (c *checker) timeouts(a *App) {
 		}
 	}
 	bounds(&a.Timeout)
+	c.rate(a.CallLimit, "callLimit")
 	claim := c.claims("tool", "name")
 	for i := range a.ToolTimeouts {
 		t := &a.ToolTimeouts[i]

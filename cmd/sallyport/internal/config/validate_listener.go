@@ -6,6 +6,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 )
 
 func isLoopback(host string) bool {
@@ -42,6 +43,10 @@ func (c *checker) listener() {
 	if h.MaxRequestBytes < 1<<10 || h.MaxRequestBytes > 64<<20 {
 		c.errorf(c.place(&h.MaxRequestBytes), "maxRequestBytes must be from 1024 to 67108864")
 	}
+	if h.MaxConnections < 1 || h.MaxConnections > 1_000_000 {
+		c.errorf(c.place(&h.MaxConnections), "maxConnections must be from 1 to 1000000")
+	}
+	c.rate(h.RequestLimit, "requestLimit")
 	c.unique(h.AllowedHosts, "allowedHosts")
 	c.unique(h.AllowedOrigins, "allowedOrigins")
 	for i := range h.AllowedHosts {
@@ -55,6 +60,19 @@ func (c *checker) listener() {
 		if err != nil || u.Scheme == "" || u.Host == "" || strings.Contains(origin, "*") || origin != u.Scheme+"://"+u.Host {
 			c.errorf(c.place(&h.AllowedOrigins[i]), "allowedOrigins: %s is not an origin; write scheme://host[:port] without a path or wildcard", c.show(&h.AllowedOrigins[i]))
 		}
+	}
+}
+
+// rate checks a limit; nil is none.
+func (c *checker) rate(r *Rate, name string) {
+	if r == nil {
+		return
+	}
+	if r.Calls < 1 || r.Calls > 1<<30 {
+		c.errorf(c.place(&r.Calls, r), "%s.calls must be from 1 to 1073741824", name)
+	}
+	if r.Per < time.Second || r.Per > 24*time.Hour {
+		c.errorf(c.place(&r.Per, r), "%s.per must be from 1s to 24h", name)
 	}
 }
 

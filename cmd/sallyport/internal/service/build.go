@@ -37,6 +37,8 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 		ServiceSocket: servicePath, HubSocket: s.Hub, EgressSocket: s.Egress, AdminSocket: s.Admin,
 		MaxRequestBytes: uint32(cfg.HTTP.MaxRequestBytes),
 		MessageTimeout:  messageTimeout(cfg),
+		MaxConnections:  uint32(cfg.HTTP.MaxConnections), //nolint:gosec // config has bounded it
+		RequestLimit:    rate(cfg.HTTP.RequestLimit),
 	}
 	if cfg.Service.Upstreams == "direct" {
 		g.EgressSocket = ""
@@ -56,13 +58,21 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	}
 	for _, a := range cfg.Apps {
 		up := a.Upstream.Endpoint()
-		app := envoy.App{Name: a.Name, URL: up.URL, EndpointEvents: a.Upstream.Transport == "sse", DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval}
+		app := envoy.App{Name: a.Name, URL: up.URL, EndpointEvents: a.Upstream.Transport == "sse", DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval,
+			MaxRequests: uint32(up.Connection.MaxRequests), CallLimit: rate(a.CallLimit)} //nolint:gosec // config has bounded it
 		if t := cfg.TLS[up.TLS]; t != nil {
 			app.TLS = &envoy.UpstreamTLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
 		}
 		g.Apps = append(g.Apps, app)
 	}
 	return g
+}
+
+func rate(r *config.Rate) envoy.Rate {
+	if r == nil {
+		return envoy.Rate{}
+	}
+	return envoy.Rate{Calls: uint32(r.Calls), Per: r.Per} //nolint:gosec // config has bounded it
 }
 
 // messageTimeout is how long Envoy waits for an answer: longer than everything that the service may wait for.
@@ -228,7 +238,7 @@ func newApp(a *config.App, sources map[string]tokenSource) (*authz.App, error) {
 		return nil, err
 	}
 	app := &authz.App{Name: a.Name, Prefix: a.ToolNamespace.Name, Route: envoy.AppRoute(a.Name), Policy: p,
-		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all",
+		AllowBigNumbers: a.AllowBigNumbers, ListAll: a.ToolList == "all", Metered: a.CallLimit != nil,
 		Era: map[string]mcpparse.Era{"legacy": mcpparse.EraLegacy, "modern": mcpparse.EraModern}[a.Upstream.Era]}
 	if app.Timeouts, err = timeouts(a); err != nil {
 		return nil, err

@@ -34,10 +34,10 @@ func TestGatewayOfAConfiguration(t *testing.T) {
 	s := Sockets{Service: "unix:/s/service.sock", Hub: "/s/hub.sock", Egress: "/s/egress.sock", Admin: "/s/envoy-admin.sock"}
 	want := envoy.Gateway{Listen: "127.0.0.1:8080", Paths: []string{"/mcp", "/mcp/sse", "/mcp/message"},
 		ServiceSocket: "/s/service.sock", HubSocket: "/s/hub.sock", EgressSocket: "/s/egress.sock", AdminSocket: "/s/envoy-admin.sock",
-		MaxRequestBytes: 1 << 20, MessageTimeout: 14 * time.Second, // the slowest exchange and 5 s
+		MaxRequestBytes: 1 << 20, MessageTimeout: 14 * time.Second, MaxConnections: 50_000, // the slowest exchange and 5 s
 		Apps: []envoy.App{
-			{Name: "items", URL: "https://items.example/mcp", DialTimeout: 3 * time.Second, KeepAlive: 7 * time.Second, TLS: &envoy.UpstreamTLS{CAFile: f.path("ca.pem"), MinVersion: "1.3"}},
-			{Name: "open", URL: "http://open.internal/mcp", DialTimeout: 10 * time.Second, KeepAlive: 15 * time.Second},
+			{Name: "items", URL: "https://items.example/mcp", DialTimeout: 3 * time.Second, KeepAlive: 7 * time.Second, MaxRequests: 100_000, TLS: &envoy.UpstreamTLS{CAFile: f.path("ca.pem"), MinVersion: "1.3"}},
+			{Name: "open", URL: "http://open.internal/mcp", DialTimeout: 10 * time.Second, KeepAlive: 15 * time.Second, MaxRequests: 100_000},
 		}}
 	if d := cmp.Diff(want, Gateway(cfg, s)); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -54,7 +54,7 @@ func TestGatewayOfAConfiguration(t *testing.T) {
 	}
 	up := &cfg.Apps[1].Upstream
 	up.Transport, up.SSE = "sse", config.UpstreamStream{URL: "http://open.internal/events", Connection: up.Stream.Connection}
-	want.Apps[1] = envoy.App{Name: "open", URL: "http://open.internal/events", EndpointEvents: true, DialTimeout: 10 * time.Second, KeepAlive: 15 * time.Second}
+	want.Apps[1] = envoy.App{Name: "open", URL: "http://open.internal/events", EndpointEvents: true, DialTimeout: 10 * time.Second, KeepAlive: 15 * time.Second, MaxRequests: 100_000}
 	if d := cmp.Diff(want.Apps, Gateway(cfg, s).Apps); d != "" {
 		t.Error(d)
 	}
