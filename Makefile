@@ -29,6 +29,8 @@ KEYCLOAK_SHA256 := 27a6535553c3cdcd083872ba40629efafb3475e3b758e0c6f691395561dd0
 KEYCLOAK      := build/keycloak-$(KEYCLOAK_VERSION)
 ZITADEL       := github.com/zitadel/oidc/v3/example/server@v3.52.0
 ZITADEL_BIN   := build/zitadel-oidc@$(lastword $(subst @, ,$(ZITADEL)))
+HELM_PACKAGE  := helm.sh/helm/v4/cmd/helm@v4.3.1
+HELM_BIN      := build/$(notdir $(HELM_PACKAGE))
 FUZZTIME      ?= 30s
 ARGS          ?=
 GOFLAGS_BUILD := -trimpath -ldflags=-s
@@ -40,6 +42,11 @@ export ENVOY_BIN := $(CURDIR)/bin/envoy
 ifndef REDIS_SERVER
 export REDIS_SERVER := $(CURDIR)/$(VALKEY)
 test: $(VALKEY)
+endif
+# HELM names a Helm of yours for the tests; otherwise a pinned one is built.
+ifndef HELM
+export HELM := $(CURDIR)/$(HELM_BIN)
+test manifests: $(HELM_BIN)
 endif
 # Where the tests find the programs that npm brings.
 export NODE_TOOLS := $(CURDIR)/build/node
@@ -196,6 +203,16 @@ $(LINT_BIN):
 	@mkdir -p build/lint
 	@GOBIN=$(CURDIR)/build/lint $(GO) install $(LINT)
 	@mv build/lint/golangci-lint $@
+
+$(HELM_BIN):
+	$(call say,building helm, once)
+	@mkdir -p build/helm
+	@GOBIN=$(CURDIR)/build/helm CGO_ENABLED=0 $(GO) install $(GOFLAGS_BUILD) $(HELM_PACKAGE)
+	@mv build/helm/helm $@
+
+.PHONY: manifests
+manifests: build ## render deploy/kubernetes/manifests and the table of docs/kubernetes.md again
+	@ENVOY=$(ENVOY_BIN) $(GO) test -count=1 -run '^(TestManifests|TestKubernetesPage)$$' ./e2e -update
 
 .PHONY: demo
 demo: build ## the whole gateway on this machine, with each step explained
