@@ -104,8 +104,9 @@ imagePullSecrets: [{name: registry}]
 tls: {existingSecret: sallyport-tls}
 autoscaling: {enabled: true}
 config:
-  http: {maxRequestBytes: 2097152, allowedHosts: [mcp.example.com]}
-  service: {filter: extProcDuplex, hub: "127.0.0.1:1"}
+  http: {address: "127.0.0.1:1", maxRequestBytes: 2097152, allowedHosts: [mcp.example.com]}
+  admin: {address: "127.0.0.1:2"}
+  service: {address: "127.0.0.1:3", hub: "127.0.0.1:4", upstreams: direct, filter: extProcDuplex}
   session: {store: "rediss://:<sallyport.storePassword>@store.example.svc:6379/0"}
   health: {location: /healthy}
 service: {type: LoadBalancer, port: 443, annotations: {a: b}}
@@ -240,6 +241,9 @@ func TestChart(t *testing.T) {
 			o.checkPod(t)
 			o.checkReferences(t)
 			if config := o.config(); config != "" {
+				if strings.Contains(config, "127.0.0.1") || strings.Count(config, "0.0.0.0:") < 2 {
+					t.Errorf("addresses that no pod has: %s", config)
+				}
 				newPod(t, o, testSecrets).check(t)
 			}
 		})
@@ -368,6 +372,7 @@ func TestChartRefuses(t *testing.T) {
 		{"a certificate without a listener", `{gateway: false, tls: {existingSecret: a}}`, "tls.existingSecret"},
 		{"a tag that moves", `image: {tag: latest}`, "/image/tag"},
 		{"an Envoy that moves", `envoy: {image: {tag: latest}}`, "/envoy/image/tag"},
+		{"an Envoy of no version", `envoy: {image: {tag: ""}}`, "a tag or a digest"},
 		{"root", `runAs: {user: 0}`, "/runAs/user"},
 		{"a value that there is not", `replica: 3`, "replica"},
 		{"one further in", `networkPolicy: {enable: true}`, "enable"},

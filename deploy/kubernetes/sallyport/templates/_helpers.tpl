@@ -30,13 +30,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- default (ternary (include "sallyport.fullname" .) "default" .Values.serviceAccount.create) .Values.serviceAccount.name }}
 {{- end }}
 
-{{/* An image by its digest if there is one, otherwise by its tag. The argument: image, and the tag when it has none. */}}
+{{/* An image by its digest if there is one, otherwise by its tag. The argument: image, and the tag of one that names none. */}}
 {{- define "sallyport.image" -}}
 {{- $i := .image -}}
 {{- if $i.digest -}}
 {{- printf "%s@%s" $i.repository $i.digest }}
 {{- else -}}
-{{- printf "%s:%s" $i.repository (default .tag $i.tag) }}
+{{- printf "%s:%s" $i.repository (required (printf "%s: an image needs a tag or a digest" $i.repository) (default .tag $i.tag)) }}
 {{- end }}
 {{- end }}
 
