@@ -205,7 +205,7 @@ $(LINT_BIN):
 	@mv build/lint/golangci-lint $@
 
 $(HELM_BIN):
-	$(call say,building helm, once)
+	$(call say,building helm)
 	@mkdir -p build/helm
 	@GOBIN=$(CURDIR)/build/helm CGO_ENABLED=0 $(GO) install $(GOFLAGS_BUILD) $(HELM_PACKAGE)
 	@mv build/helm/helm $@

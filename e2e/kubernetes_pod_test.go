@@ -213,7 +213,7 @@ func (p *pod) check(t *testing.T) {
 func podOf(t *testing.T, more ...string) (*world, *pod) {
 	t.Helper()
 	w := newWorld(t)
-	w.write("chart.yaml", strings.Replace(w.config(), "audit:\n  file: audit.jsonl\n", "", 1))
+	w.write("chart.yaml", "# one document\n--- # begins\n"+strings.Replace(w.config(), "audit:\n  file: audit.jsonl\n", "", 1))
 	args := append([]string{"--set", "existingSecret=theirs", "--set-file", "config=" + w.path("chart.yaml"),
 		"--set-file", `policies.seed\.rego=` + w.path("seed.rego"), "--set-file", `policies.open\.rego=` + w.path("open.rego")}, more...)
 	p := newPod(t, decodeObjects(t, template(t, args...)), contents(t, w.path("secrets.yaml")))

@@ -355,7 +355,7 @@ func TestChartRefuses(t *testing.T) {
 		{"two sets of policies", `existingPolicies: theirs`, "policies and existingPolicies"},
 		{"a policy in place of the configuration", `policies: {sallyport.yaml: x}`, "another file"},
 		{"no YAML", `config: "a: ["`, "not YAML"},
-		{"several documents", `config: "a: b\n---\nc: d\n"`, "several YAML documents"},
+		{"several documents", `config: "---\na: b\n--- # and more\nc: d\n"`, "several YAML documents"},
 		{"replicas without a store", `replicas: 2`, "config.session.store"},
 		{"replicas that grow without a store", `autoscaling: {enabled: true}`, "config.session.store"},
 		{"replicas without a key", `{replicas: 2, config: {session: {store: <a.b>, key: null}}}`, "config.session.key"},
@@ -404,6 +404,14 @@ func TestChartRestarts(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, pods(`policies: {items.rego: "package orchestrator"}`)); diff != "" {
 		t.Errorf("a changed policy makes new pods: %s", diff)
+	}
+}
+
+// TestChartEmptySections: a section of which only the name is there is as one that is not.
+func TestChartEmptySections(t *testing.T) {
+	o := decodeObjects(t, template(t, values(t, `config: "audit:\nhealth:\nhttp:\nsession:\nservice:\nauthProvider:\nadmin:\nconnectors:\n"`, "gateway")...))
+	if path := o.container("envoy").ReadinessProbe.HTTPGet.Path; path != "/status" || !strings.Contains(o.config(), "0.0.0.0:8080") {
+		t.Errorf("probe %s of\n%s", path, o.config())
 	}
 }
 

@@ -4,7 +4,7 @@ The configuration as it is given, parsed. Helm takes the first of several docume
 {{- define "sallyport.given" -}}
 {{- $c := .Values.config -}}
 {{- if kindIs "string" $c -}}
-{{- if regexMatch "(?m)^---[ \t]*$" (regexReplaceAll "^(\\s|#[^\n]*\n)*---[ \t]*\n" $c "") -}}
+{{- if regexMatch "(?m)^---(\\s|$)" (regexReplaceAll "^(\\s|#[^\n]*\n)*---([ \t][^\n]*)?\n" $c "") -}}
 {{- fail "config: it has several YAML documents; join them, or put the file into a ConfigMap and name it as existingConfigMap" }}
 {{- end -}}
 {{- $c = fromYaml $c -}}
@@ -73,8 +73,8 @@ The kubelet has to reach the admin port, so it cannot be on loopback; the Networ
 {{- range $key := list "oauthClientSecret" "privateKey" "keys" }}{{ include "sallyport.checkReference" (list (printf "connectors[%d].%s" $i $key) (get $connector $key)) }}{{ end -}}
 {{- if and $several (eq (default "" $connector.type) "sts") (not (or $connector.keys $connector.keyDir)) }}{{ fail (printf "replicas: several that mint tokens need the same keys; set config.connectors[%d].keys or keyDir" $i) }}{{ end -}}
 {{- end -}}
-{{- range $i, $client := dig "authProvider" "clients" list $c }}{{ include "sallyport.checkReference" (list (printf "authProvider.clients[%d].secret" $i) $client.secret) }}{{ end -}}
-{{- $audit := dig "audit" "file" "" $c -}}
+{{- range $i, $client := (default dict $c.authProvider).clients }}{{ include "sallyport.checkReference" (list (printf "authProvider.clients[%d].secret" $i) $client.secret) }}{{ end -}}
+{{- $audit := default "" (default dict $c.audit).file -}}
 {{- if and $audit (not (hasPrefix "/" $audit)) }}{{ fail "config.audit.file is relative, and the pod's own files cannot be written; remove it, so that records go to the log, or name a path in one of extraVolumes" }}{{ end -}}
 {{- end }}
 

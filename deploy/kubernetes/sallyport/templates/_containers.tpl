@@ -59,7 +59,7 @@ livenessProbe:
   {{- include "sallyport.probe" . | nindent 2 }}
 readinessProbe:
   httpGet:
-    path: {{ dig "health" "location" "/status" (include "sallyport.config" . | fromYaml) }}
+    path: {{ default "/status" (default dict (include "sallyport.config" . | fromYaml).health).location }}
     port: agents
     {{- if include "sallyport.tls" . }}
     scheme: HTTPS
