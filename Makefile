@@ -46,7 +46,7 @@ endif
 # HELM names a Helm of yours for the tests; otherwise a pinned one is built.
 ifndef HELM
 export HELM := $(CURDIR)/$(HELM_BIN)
-test manifests: $(HELM_BIN)
+test manifests kubernetes: $(HELM_BIN)
 endif
 # Where the tests find the programs that npm brings.
 export NODE_TOOLS := $(CURDIR)/build/node
@@ -213,6 +213,18 @@ $(HELM_BIN):
 .PHONY: manifests
 manifests: build ## render deploy/kubernetes/manifests and the table of docs/kubernetes.md again
 	@ENVOY=$(ENVOY_BIN) $(GO) test -count=1 -run '^(TestManifests|TestKubernetesPage)$$' ./e2e -update
+
+# A real API server, to see whether it takes what the chart renders. Building it takes minutes, so `make test` does without.
+KUBERNETES    := build/kubernetes
+.PHONY: kubernetes
+kubernetes: build $(KUBERNETES)/.done ## apply the Helm chart's objects to a real API server, which is built first
+	@ENVOY=$(ENVOY_BIN) KUBERNETES_TOOLS=$(CURDIR)/$(KUBERNETES) $(GO) test -count=1 -v -run '^TestChartIsAdmitted$$' ./e2e
+
+$(KUBERNETES)/.done: e2e/kubernetes/go.mod e2e/kubernetes/go.sum
+	$(call say,building an API server; this takes some minutes)
+	@mkdir -p $(@D)
+	@cd e2e/kubernetes && CGO_ENABLED=0 $(GO) build $(GOFLAGS_BUILD) -o $(CURDIR)/$(@D)/ tool
+	@mv $(@D)/server $(@D)/etcd && touch $@
 
 .PHONY: demo
 demo: build ## the whole gateway on this machine, with each step explained
