@@ -65,6 +65,11 @@ without-keycloak:
 	$(call say,NOT TESTED: Keycloak. It needs Java 17 and Maven)
 endif
 endif
+# The hosts whose own schemas the rendered files are held to: module@version/directory or file.
+CRDS          := sigs.k8s.io/gateway-api@v1.6.3/config/crd/standard \
+                 istio.io/api@v1.31.1/kubernetes/customresourcedefinitions.gen.yaml \
+                 github.com/envoyproxy/gateway@v1.9.1/charts/gateway-helm/charts/crds/crds/generated \
+                 github.com/projectcontour/contour@v1.33.8/examples/contour/01-crds.yaml
 # One scenario of the conformance suite, instead of all.
 SCENARIO      ?=
 say            = @printf '%s\n' "── $(1)"
@@ -182,9 +187,21 @@ $(ZITADEL_BIN):
 	@mv build/zitadel/server $@ && rmdir build/zitadel
 
 .PHONY: test
-test: build lint node python zitadel ## vet, lint, and every test, the end-to-end ones against the real Envoy
+test: build lint node python zitadel crds ## vet, lint, and every test, the end-to-end ones against the real Envoy
 	$(call say,testing)
 	@ENVOY=$(ENVOY_BIN) $(GO) test -race -timeout 20m ./...
+
+# They come as Go modules that nothing here is built from.
+.PHONY: crds
+crds: build/crds/.done ## fetch the schemas of the hosts that `sallyport render` knows
+build/crds/.done: $(firstword $(MAKEFILE_LIST))
+	$(call say,fetching the schemas of other hosts)
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@for crd in $(CRDS); do \
+		module="$${crd%%@*}" rest="$${crd#*@}"; version="$${rest%%/*}"; \
+		dir=$$($(GO) mod download -json "$$module@$$version" | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+		find "$$dir/$${rest#*/}" -name '*.yaml' -exec sh -c 'cat "$$1" >"$$2-$${1##*/}"' - {} "$(@D)/$${module##*/}" \; ; \
+	done; touch $@
 
 .PHONY: conformance
 conformance: build node ## the official conformance suite alone, or one SCENARIO of it

@@ -22,8 +22,27 @@ var remarks = map[string]string{
 	"match_typed_subject_alt_names":     "Without this any certificate of any trusted authority would do.",
 }
 
-// render writes m as YAML with the field names and the field order of the API.
+// render writes m as a file of its own.
 func render(m proto.Message) ([]byte, error) {
+	doc, err := document(m)
+	if err != nil {
+		return nil, err
+	}
+	doc.HeadComment = "Made by sallyport. Change the gateway's configuration, not this file."
+	return yaml.Dump(doc, yaml.WithIndent(2), yaml.WithLineWidth(-1))
+}
+
+// YAML writes m with the field names and the field order of the API, for a file
+// that has other things in it too.
+func YAML(m proto.Message) ([]byte, error) {
+	doc, err := document(m)
+	if err != nil {
+		return nil, err
+	}
+	return yaml.Dump(doc, yaml.WithIndent(2), yaml.WithLineWidth(-1))
+}
+
+func document(m proto.Message) (*yaml.Node, error) {
 	text, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
 	if err != nil {
 		return nil, err
@@ -32,9 +51,8 @@ func render(m proto.Message) ([]byte, error) {
 	if err := yaml.Unmarshal(text, &doc); err != nil {
 		return nil, err
 	}
-	doc.HeadComment = "Made by sallyport. Change the gateway's configuration, not this file."
 	blockStyle(&doc)
-	return yaml.Dump(&doc, yaml.WithIndent(2), yaml.WithLineWidth(-1))
+	return &doc, nil
 }
 
 // blockStyle drops the braces and quotes of JSON (the encoder keeps the quotes

@@ -180,8 +180,8 @@ type Service struct {
 	// reach is warned about.
 	Address string `yaml:"address"`
 
-	// Filter is the Envoy filter that asks, as `run` and `render -for envoy` write
-	// it: extProc (the default: Envoy buffers a body and asks once), extProcDuplex
+	// Filter is the Envoy filter that asks, as `run` and `render` write it (which
+	// host has which: docs/hosts): extProc (the default: Envoy buffers a body and asks once), extProcDuplex
 	// (bodies are streamed to the service and back, FULL_DUPLEX_STREAMED) or
 	// extAuthz, as in hosts that have no ext_proc. Over the latter two, calls whose
 	// answer has to be changed go through the service's hub instead of straight to
