@@ -31,6 +31,7 @@ ZITADEL       := github.com/zitadel/oidc/v3/example/server@v3.52.0
 ZITADEL_BIN   := build/zitadel-oidc@$(lastword $(subst @, ,$(ZITADEL)))
 HELM_PACKAGE  := helm.sh/helm/v4/cmd/helm@v4.3.1
 HELM_BIN      := build/$(notdir $(HELM_PACKAGE))
+ENVOY_GATEWAY := build/envoy-gateway@v1.9.1
 FUZZTIME      ?= 30s
 ARGS          ?=
 GOFLAGS_BUILD := -trimpath -ldflags=-s
@@ -202,6 +203,18 @@ build/crds/.done: $(firstword $(MAKEFILE_LIST))
 		dir=$$($(GO) mod download -json "$$module@$$version" | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
 		find "$$dir/$${rest#*/}" -name '*.yaml' -exec sh -c 'cat "$$1" >"$$2-$${1##*/}"' - {} "$(@D)/$${module##*/}" \; ; \
 	done; touch $@
+
+# A network of its own, since Envoy Gateway listens on every address; nothing outside is needed.
+.PHONY: envoy-gateway
+envoy-gateway: build $(ENVOY_GATEWAY) ## the rendered files in a real Envoy Gateway; needs unshare and ip, and minutes to build it once
+	@unshare --map-root-user --net sh -c 'ip link set lo up && exec "$$@"' - \
+		env ENVOY=$(ENVOY_BIN) ENVOY_GATEWAY=$(CURDIR)/$(ENVOY_GATEWAY) $(GO) test -count=1 -v -run '^TestEnvoyGateway' ./e2e
+
+$(ENVOY_GATEWAY):
+	$(call say,building Envoy Gateway, once)
+	@mkdir -p build/eg
+	@GOBIN=$(CURDIR)/build/eg $(GO) install -ldflags=-s github.com/envoyproxy/gateway/cmd/$(notdir $@)
+	@mv build/eg/envoy-gateway $@
 
 .PHONY: conformance
 conformance: build node ## the official conformance suite alone, or one SCENARIO of it

@@ -160,6 +160,17 @@ result["required_scopes"] := ["admin:all"] if input.request.mcp.tool.params.name
 // wiring is how Envoy and the service are joined, as the members of `service`; nil for the default.
 var wiring func(t *testing.T) string
 
+// wired is wiring as a section of the file.
+func wired(t *testing.T) string {
+	if wiring == nil {
+		return ""
+	}
+	return "service:\n" + wiring(t)
+}
+
+// host runs the service behind an Envoy that is somebody else's; nil for one of our own.
+var host func(w *world)
+
 // newWorld prepares peers and files, and starts nothing of ours yet.
 func newWorld(t *testing.T) *world {
 	t.Helper()
@@ -175,10 +186,7 @@ func newWorld(t *testing.T) *world {
 	w.write("seed.rego", seedRego)
 	w.write("open.rego", openRego)
 	w.write("secrets.yaml", "secrets:\n  gateway.clientSecret: "+gatewaySecret+"\n  sallyport.sessionKey: "+sessionKey+"\n")
-	w.write("sallyport.yaml", w.config())
-	if wiring != nil {
-		w.write("sallyport.yaml", w.config()+"service:\n"+wiring(t))
-	}
+	w.write("sallyport.yaml", w.config()+wired(t))
 	w.token = w.provider.login(t, w.url)
 	return w
 }
@@ -196,6 +204,10 @@ func start(t *testing.T, change ...func(w *world)) *world {
 
 func (w *world) run(args ...string) {
 	w.t.Helper()
+	if host != nil {
+		host(w)
+		return
+	}
 	lines := make(chan string, 16)
 	args = append([]string{"run", "-config", w.path("sallyport.yaml"), "-envoy", envoyBinary}, args...)
 	w.gateway = spawn(w.t, w.env(), lines, sallyport, args...)

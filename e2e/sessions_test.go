@@ -64,7 +64,7 @@ func startSessions(t *testing.T, change ...func(w *world)) (*world, *sessionServ
 	w := start(t, append([]func(w *world){func(w *world) {
 		w.write("sallyport.yaml", strings.NewReplacer("@ADDRESS", w.address, "@ADMIN", w.admin,
 			"@EVERYTHING", one.URL, "@SCHEMA", two.URL, "@DECOY", serve(t, fixture.Decoy(fixture.Options{})),
-		).Replace(conformanceConfig))
+		).Replace(conformanceConfig)+wired(w.t))
 		withAuthorization(w)
 	}}, change...)...)
 	return w, one, two
