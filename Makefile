@@ -77,7 +77,7 @@ say            = @printf '%s\n' "── $(1)"
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z][a-z/-]*:.*## / {printf "  %-13s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@printf '\n  %s\n' 'ENVOY=/path/to/envoy uses that binary, ARGS="…" goes to the demo, FUZZTIME=5m fuzzes longer.'
 
 .PHONY: build
@@ -200,7 +200,7 @@ build/crds/.done: $(firstword $(MAKEFILE_LIST))
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@for crd in $(CRDS); do \
 		module="$${crd%%@*}" rest="$${crd#*@}"; version="$${rest%%/*}"; \
-		dir=$$($(GO) mod download -json "$$module@$$version" | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
+		dir=$$($(GO) mod download -json "$$module@$$version" | sed -n 's/^[[:space:]]*"Dir": "\(.*\)",$$/\1/p'); \
 		find "$$dir/$${rest#*/}" -name '*.yaml' -exec sh -c 'cat "$$1" >"$$2-$${1##*/}"' - {} "$(@D)/$${module##*/}" \; ; \
 	done; touch $@
 

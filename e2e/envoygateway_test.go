@@ -137,10 +137,9 @@ spec:
 
 // ofOurEnvoy are the tests of what only an Envoy of our own does, or of what the host has its own words for.
 var ofOurEnvoy = map[string]string{
-	"upstreams that refuse": "Envoy Gateway cannot replace an answer",
-	"time limits":           "its filter drops the header that limits a call",
-	"the service dies":      "the test starts an Envoy of our own; see the locks",
-	"TLS":                   "the Gateway's TLS is the host's",
+	"time limits":      "its filter drops the header that limits a call",
+	"the service dies": "the test starts an Envoy of our own; see the locks",
+	"TLS":              "the Gateway's TLS is the host's",
 }
 
 func asRendered(map[string]any) bool { return true }
@@ -162,6 +161,7 @@ func storyBehindHost(t *testing.T, except ...string) {
 			t.Run(c.name, c.test)
 		}
 	}
+	t.Run("agents in browsers", TestAgentsInBrowsers)
 	t.Run("the locks", testForeignLocks)
 }
 

@@ -10,6 +10,7 @@ import (
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/grpc/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -40,6 +41,8 @@ func PatchesFor(g Gateway, cluster string) (*Patches, error) {
 	manager := hardened()
 	manager.StatPrefix = ""                                  // and the codec are the host's own
 	manager.StreamIdleTimeout = durationpb.New(g.StreamIdle) // not every host's routes can raise it
+	// A host may allow upgrades, and no patch can take one out of its list.
+	manager.HttpProtocolOptions = &corev3.Http1ProtocolOptions{IgnoreHttp_11Upgrade: []*matcherv3.StringMatcher{anyString()}}
 	log := accessLog()
 	log.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: typed(elsewhere(log.GetTypedConfig(), cluster))}
 	manager.AccessLog = []*accesslogv3.AccessLog{log}

@@ -59,6 +59,8 @@ type host struct {
 	backendPort bool
 	referrers   []referrer
 	hostFilters bool
+	// readsMetadata: see view.ReadsMetadata.
+	readsMetadata bool
 }
 
 var hosts = map[string]host{
@@ -66,7 +68,7 @@ var hosts = map[string]host{
 	"envoy-gateway": {
 		filters: []envoy.Filter{envoy.FilterExtProc, envoy.FilterExtProcDuplex},
 		cure:    "it sends ext_authz the body as text, which changes what is no UTF-8: set service.filter to extProc or extProcDuplex", external: true,
-		backends: "gateway.envoyproxy.io", backendPort: true, hostFilters: true,
+		backends: "gateway.envoyproxy.io", backendPort: true, hostFilters: true, readsMetadata: true,
 		referrers: []referrer{{"gateway.envoyproxy.io", "EnvoyExtensionPolicy"}, {"gateway.envoyproxy.io", "EnvoyProxy"}},
 	},
 	"kgateway": {

@@ -32,7 +32,9 @@ type view struct {
 	BackendGroup text
 	BackendPort  bool
 	Referrers    []referrer
-	HostFilters  bool // the host takes Host from HostHeader, and so with its port
+	// ReadsMetadata: the values of headers may name dynamic metadata.
+	ReadsMetadata bool
+	HostFilters   bool // the host takes Host from HostHeader, and so with its port
 
 	RouteHeader   text
 	Hub           text
@@ -70,6 +72,16 @@ func (v view) Origin() text {
 
 // HostHeader names a header that a route sets and the host makes Host of.
 func (v view) HostHeader() text { return v.PrivatePrefix + "host" }
+
+// Refusal is what an agent gets in place of an answer that must not reach it.
+func (v view) Refusal() text {
+	return `{"jsonrpc":"2.0","id":%DYNAMIC_METADATA(` + v.Metadata + `:` + envoy.IDKey + `)%,"error":{"code":-32603,"message":"the upstream server gave no usable answer"}}`
+}
+
+// OtherTypes matches content types that are no answer to a message, as far as one expression without negation can.
+func (view) OtherTypes() text {
+	return `(?i)\s*((text/([^e]|e[^v])|image/|audio/|video/|font/|multipart/).*|application/([^j]|j[^s]|js[^o]|jso[^n]|json[^ ;]).*)`
+}
 
 // Example is a host name to be changed.
 func (v view) Example() text { return v.Gateway + ".example.com" }
@@ -142,7 +154,7 @@ func viewOf(c Config, h host) (view, error) {
 		Self: service{Name: text(name), Namespace: text(namespace), Foreign: namespace != c.Namespace},
 		Port: portOf(g.ServiceSocket), HubPort: portOf(g.HubSocket),
 		Duplex: g.Filter == envoy.FilterExtProcDuplex, Authz: g.Filter == envoy.FilterExtAuthz,
-		BackendGroup: h.backends, BackendPort: h.backendPort, Referrers: h.referrers, HostFilters: h.hostFilters,
+		BackendGroup: h.backends, BackendPort: h.backendPort, Referrers: h.referrers, HostFilters: h.hostFilters, ReadsMetadata: h.readsMetadata,
 		RouteHeader: envoy.RouteHeader, Hub: envoy.HubRoute, Metadata: envoy.MetadataNamespace, Decided: envoy.DecidedKey,
 		Private:       texts([]string{envoy.RouteHeader, envoy.SourceHeader, envoy.TicketHeader, envoy.SessionHeader}),
 		PrivatePrefix: envoy.InternalPrefix,

@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -50,6 +51,24 @@ func TestOnlyTextsReachTemplates(t *testing.T) {
 			if file.Tree != nil && strings.Contains(file.Root.String(), verb+" ") {
 				t.Errorf("%s uses %s, which makes plain strings", file.Name(), verb)
 			}
+		}
+	}
+}
+
+func TestOtherTypes(t *testing.T) {
+	other := regexp.MustCompile("^(?:" + string(view{}.OtherTypes()) + ")$")
+	for _, c := range []struct {
+		value string
+		want  bool
+	}{
+		{"application/json", false}, {"Application/JSON; charset=utf-8", false}, {"application/json ;x", false}, {"text/event-stream", false},
+		{" Text/Event-Stream;charset=utf-8", false}, {"", false},
+		{"text/html", true}, {"TEXT/HTML; charset=utf-8", true}, {"text/plain", true}, {"text/ecmascript", true}, {"application/xml", true},
+		{"application/javascript", true}, {"application/jsonx", true}, {"application/json-seq", true}, {"application/octet-stream", true},
+		{"multipart/form-data; x", true}, {"image/png", true}, {"text/plain; x=application/json", true},
+	} {
+		if got := other.MatchString(c.value); got != c.want {
+			t.Errorf("%q: got %v", c.value, got)
 		}
 	}
 }
