@@ -12,7 +12,6 @@ import (
 	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/envoyhttp"
 )
@@ -59,9 +58,10 @@ func completion(e *datav3.HTTPAccessLogEntry) audit.Completion {
 		took = common.GetDuration().AsDuration()
 	}
 	return audit.Completion{
-		Time:     start.Add(took),
-		ID:       facts[envoyhttp.FactID].GetStringValue(),
-		Outcome:  outcome(e, facts[envoyhttp.FactReply].GetBoolValue() && !facts[envoyhttp.FactAgain].GetBoolValue(), facts[envoyhttp.FactDecided].GetBoolValue()),
+		Time: start.Add(took),
+		ID:   facts[envoyhttp.FactID].GetStringValue(),
+		Outcome: outcome(e, facts[envoyhttp.FactReply].GetBoolValue() && !facts[envoyhttp.FactAgain].GetBoolValue(),
+			facts[envoyhttp.FactDecided].GetBoolValue(), facts[envoyhttp.FactHub].GetBoolValue()),
 		Status:   int(e.GetResponse().GetResponseCode().GetValue()),
 		BytesIn:  e.GetRequest().GetRequestBodyBytes(),
 		BytesOut: e.GetResponse().GetResponseBodyBytes(),
@@ -80,8 +80,8 @@ func factsOf(m *corev3.Metadata) map[string]*structpb.Value {
 }
 
 // outcome tells how an exchange ended from Envoy's flags and from what we told it: that the answer was ours, and that the
-// request had been let through before.
-func outcome(e *datav3.HTTPAccessLogEntry, ours, decided bool) audit.CompletionOutcome {
+// request had been let through before, and to our own hub.
+func outcome(e *datav3.HTTPAccessLogEntry, ours, decided, hub bool) audit.CompletionOutcome {
 	flags := e.GetCommonProperties().GetResponseFlags()
 	details := e.GetResponse().GetResponseCodeDetails()
 	code := e.GetResponse().GetResponseCode().GetValue()
@@ -103,11 +103,11 @@ func outcome(e *datav3.HTTPAccessLogEntry, ours, decided bool) audit.CompletionO
 		return audit.GatewayError
 	case details != "via_upstream" && code >= 400:
 		return audit.Refused
-	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code == 502: // the hub carried it to an upstream that failed
+	case hub && code == 502: // the hub carried it to an upstream that failed
 		return audit.UpstreamError
-	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code >= 500:
+	case hub && code >= 500:
 		return audit.GatewayError
-	case e.GetCommonProperties().GetUpstreamCluster() == authz.HubRoute && code >= 400: // the hub is ours
+	case hub && code >= 400: // the hub is ours
 		return audit.Refused
 	case code >= 400:
 		return audit.UpstreamError

@@ -117,24 +117,28 @@ func TestOutcome(t *testing.T) {
 		status  uint32
 		ours    bool
 		decided bool
+		hub     bool
 		want    audit.CompletionOutcome
 	}{
-		"ok":                        {&datav3.ResponseFlags{}, "via_upstream", 200, false, true, audit.OK},
-		"upstream says no":          {&datav3.ResponseFlags{}, "via_upstream", 400, false, true, audit.UpstreamError},
-		"ours":                      {&datav3.ResponseFlags{}, "sallyport", 401, true, false, audit.Refused},
-		"ours, in place of another": {&datav3.ResponseFlags{}, "sallyport", 502, true, true, audit.UpstreamError},
-		"agent left":                {&datav3.ResponseFlags{DownstreamConnectionTermination: true}, "downstream_remote_disconnect", 0, false, true, audit.Aborted},
-		"upstream is down":          {&datav3.ResponseFlags{UpstreamConnectionFailure: true}, "upstream_reset_before_response_started{connection_failure}", 503, false, true, audit.Unreachable},
-		"upstream fell silent":      {&datav3.ResponseFlags{StreamIdleTimeout: true}, "stream_idle_timeout", 408, false, true, audit.Unreachable},
-		"upstream speaks no HTTP":   {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_before_response_started{protocol_error}", 502, false, true, audit.UpstreamError},
-		"… and in the middle":       {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_after_response_started{protocol_error}", 200, false, true, audit.UpstreamError},
-		"we were too slow":          {&datav3.ResponseFlags{}, "ext_proc_error_per-message_timeout_exceeded", 504, false, false, audit.GatewayError},
-		"nothing routed":            {&datav3.ResponseFlags{}, "direct_response", 503, false, false, audit.GatewayError},
-		"body too large for Envoy":  {&datav3.ResponseFlags{}, "request_payload_too_large", 413, false, false, audit.Refused},
+		"ok":                        {&datav3.ResponseFlags{}, "via_upstream", 200, false, true, false, audit.OK},
+		"upstream says no":          {&datav3.ResponseFlags{}, "via_upstream", 400, false, true, false, audit.UpstreamError},
+		"the hub says no":           {&datav3.ResponseFlags{}, "via_upstream", 404, false, true, true, audit.Refused},
+		"the hub's upstream failed": {&datav3.ResponseFlags{}, "via_upstream", 502, false, true, true, audit.UpstreamError},
+		"the hub fails":             {&datav3.ResponseFlags{}, "via_upstream", 503, false, true, true, audit.GatewayError},
+		"ours":                      {&datav3.ResponseFlags{}, "sallyport", 401, true, false, false, audit.Refused},
+		"ours, in place of another": {&datav3.ResponseFlags{}, "sallyport", 502, true, true, false, audit.UpstreamError},
+		"agent left":                {&datav3.ResponseFlags{DownstreamConnectionTermination: true}, "downstream_remote_disconnect", 0, false, true, false, audit.Aborted},
+		"upstream is down":          {&datav3.ResponseFlags{UpstreamConnectionFailure: true}, "upstream_reset_before_response_started{connection_failure}", 503, false, true, false, audit.Unreachable},
+		"upstream fell silent":      {&datav3.ResponseFlags{StreamIdleTimeout: true}, "stream_idle_timeout", 408, false, true, false, audit.Unreachable},
+		"upstream speaks no HTTP":   {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_before_response_started{protocol_error}", 502, false, true, false, audit.UpstreamError},
+		"… and in the middle":       {&datav3.ResponseFlags{UpstreamProtocolError: true}, "upstream_reset_after_response_started{protocol_error}", 200, false, true, false, audit.UpstreamError},
+		"we were too slow":          {&datav3.ResponseFlags{}, "ext_proc_error_per-message_timeout_exceeded", 504, false, false, false, audit.GatewayError},
+		"nothing routed":            {&datav3.ResponseFlags{}, "direct_response", 503, false, false, false, audit.GatewayError},
+		"body too large for Envoy":  {&datav3.ResponseFlags{}, "request_payload_too_large", 413, false, false, false, audit.Refused},
 	} {
 		e := &datav3.HTTPAccessLogEntry{CommonProperties: &datav3.AccessLogCommon{ResponseFlags: c.flags},
 			Response: &datav3.HTTPResponseProperties{ResponseCode: wrapperspb.UInt32(c.status), ResponseCodeDetails: c.details}}
-		if got := outcome(e, c.ours, c.decided); got != c.want {
+		if got := outcome(e, c.ours, c.decided, c.hub); got != c.want {
 			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}

@@ -23,6 +23,7 @@ const (
 	FactID      = "id"      // call id: joins the audit's decision and completion
 	FactDecided = "decided" // present only when the verdict forwards: what RBAC demands
 	FactRPCID   = "rpc_id"  // the message's JSON-RPC id as written
+	FactHub     = "hub"     // it goes on to our own hub, whatever the host calls that
 	FactReply   = "imm"     // the reply is ours, not Envoy's
 	FactOrigin  = "origin"  // of the page that may read the answer
 	FactMetered = "metered" // the app whose calls are counted
@@ -92,7 +93,7 @@ type Facts map[string]any
 // Of are the facts of a verdict.
 func Of(v *authz.Verdict) Facts {
 	facts := Facts{FactID: v.ID, FactRPCID: "null"}
-	if v.RPCID != nil {
+	if len(v.RPCID) > 0 {
 		facts[FactRPCID] = string(v.RPCID)
 	}
 	if v.Reply != nil {
@@ -100,6 +101,9 @@ func Of(v *authz.Verdict) Facts {
 		return facts
 	}
 	facts[FactDecided] = true
+	if v.Route == authz.HubRoute {
+		facts[FactHub] = true
+	}
 	if v.Origin != "" {
 		facts[FactOrigin] = v.Origin
 	}
