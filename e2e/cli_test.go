@@ -50,7 +50,7 @@ func command(t *testing.T, env []string, args ...string) ran {
 }
 
 func TestUsage(t *testing.T) {
-	commands := []string{"run", "serve", "check", "render", "revoke", "audit", "ready", "secrets", "demo", "version"}
+	commands := []string{"run", "serve", "check", "render", "doctor", "revoke", "audit", "ready", "secrets", "demo", "version"}
 	for _, test := range []struct {
 		args   []string
 		code   int

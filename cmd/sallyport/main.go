@@ -4,6 +4,7 @@
 //	sallyport serve  -config FILE   the service alone, for an Envoy of yours
 //	sallyport check  -config FILE   every problem of a configuration
 //	sallyport render -config FILE   the Envoy configuration of a gateway
+//	sallyport doctor -config FILE   every dangerous setting of a running Envoy
 //	sallyport revoke -config FILE   take back tokens and sessions before their time
 //	sallyport audit verify -file F  whether an audit file is whole
 //	sallyport ready                 whether a running service is ready
@@ -37,6 +38,7 @@ var commands = []command{
 	{"serve", "run the service alone, for an Envoy of yours", serveCommand},
 	{"check", "print every problem of a configuration file", checkCommand},
 	{"render", "print the Envoy configuration of a gateway", renderCommand},
+	{"doctor", "name every dangerous setting of a running Envoy", doctorCommand},
 	{"revoke", "take back tokens and sessions that a running gateway accepts", revokeCommand},
 	{"audit", "verify an audit file: audit verify -file FILE", auditCommand},
 	{"ready", "ask a running service whether it is ready: a health check without a shell", readyCommand},
