@@ -67,6 +67,9 @@ func (g *Gate) local(r Request) (Reply, bool) {
 	if reply, ok := g.preflight(r); ok {
 		return reply, true
 	}
+	if reply, ok := g.canary(r); ok {
+		return reply, true
+	}
 	endpoint, isMetadata := g.described(r.Path)
 	isHealth := r.Path == g.cfg.Paths.Health
 	document := g.cfg.Documents[r.Path]

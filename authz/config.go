@@ -82,6 +82,7 @@ type Config struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	Now         func() time.Time // nil: time.Now
+	Canary      Canary           // nil: none is sent
 
 	Apps []*App
 

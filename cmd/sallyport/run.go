@@ -28,7 +28,7 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	s, err := newService(&src, cfg, stderr)
+	s, err := newService(&src, cfg, stderr, true)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func serveCommand(ctx context.Context, args []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return err
 	}
-	s, err := newService(&src, cfg, stderr)
+	s, err := newService(&src, cfg, stderr, false)
 	if err != nil {
 		return err
 	}
@@ -52,7 +52,7 @@ func awaitReady(ctx context.Context, s *service.Service) bool {
 	}
 }
 
-func newService(src *source, cfg *config.Config, stderr io.Writer) (*service.Service, error) {
+func newService(src *source, cfg *config.Config, stderr io.Writer, ownEnvoy bool) (*service.Service, error) {
 	return service.New(service.Options{Config: cfg, File: src.file, Load: src.load,
-		Log: logger(stderr, cfg.Logger.Level), Version: version()})
+		Log: logger(stderr, cfg.Logger.Level), Version: version(), OwnEnvoy: ownEnvoy})
 }

@@ -51,7 +51,7 @@ func complete(certs string) *config.Config {
 		},
 		Health:       config.Health{Location: "/healthz"},
 		Admin:        config.Admin{Address: "localhost:9999"},
-		Service:      config.Service{Address: "unix:/run/sallyport/service.sock", Filter: "extAuthz", Hub: "127.0.0.1:9905", Upstreams: "direct"},
+		Service:      config.Service{Address: "unix:/run/sallyport/service.sock", Filter: "extAuthz", Hub: "127.0.0.1:9905", Upstreams: "direct", Canary: "https://127.0.0.1:8443"},
 		Session:      config.Session{Key: sessionKey, Store: "rediss://sallyport:" + storePassword + "@sessions.internal:6380/3"},
 		Audit:        config.Audit{File: "testdata/audit.jsonl"},
 		Logger:       config.Logger{Level: "debug"},

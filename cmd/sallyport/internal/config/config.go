@@ -199,6 +199,14 @@ type Service struct {
 	// a private listener of Envoy's that `run` and `render -for envoy` write; or
 	// direct, by connections of its own, for hosts whose Envoy has no such listener.
 	Upstreams string `yaml:"upstreams" enum:"envoy,direct"`
+
+	// Canary is where the service sends, every five seconds, a request without a
+	// token through the agents' listener of its own Envoy, which this very service
+	// must then refuse: `http://host:port` or `https://host:port`, or off. While it
+	// does not come back refused, the service is not ready. Default: `http.address`
+	// with `run`, off with `serve`. Not for a listener behind which several
+	// replicas of the service answer in turn.
+	Canary string `yaml:"canary"`
 }
 
 // Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are

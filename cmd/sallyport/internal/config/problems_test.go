@@ -6,6 +6,7 @@ var problems = map[string][]string{
 	"addresses.bad": {
 		`38:12: admin.address: "127.0.0.1:8080" is already http.address; choose another port`,
 		`40:12: service.address: "unix:relative.sock" is not absolute; write unix:/absolute/path`,
+		`41:11: service.canary: "127.0.0.1:8080/mcp" is not an origin; write http://host:port, the agents' listener of this service's own Envoy, or off`,
 	},
 	"alias-bomb.bad": {
 		`42:12: the file stands for more than 200000 values; remove aliases (*)`,

@@ -91,6 +91,7 @@ func (c *checker) addresses() {
 	if s.Hub != "" && c.listenAddress(&s.Hub, "service.hub", s) {
 		c.warnf(c.place(&s.Hub), "service.hub: other machines can reach %s, where agents' tokens travel in the clear; use a loopback address or close the network", c.show(&s.Hub))
 	}
+	c.canary(&s.Canary)
 	used := map[string]string{}
 	claim := func(field *string, name string) {
 		if other := used[*field]; other != "" && *field != "" {
@@ -109,6 +110,16 @@ func (c *checker) addresses() {
 		if k := &c.cfg.Connectors[i]; k.Type == "sts" {
 			claim(&k.Address, "connector "+c.show(&k.Name)+" address")
 		}
+	}
+}
+
+func (c *checker) canary(field *string) {
+	if *field == "" || *field == "off" {
+		return
+	}
+	u, err := url.Parse(*field)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || *field != u.Scheme+"://"+u.Host {
+		c.errorf(c.place(field), "service.canary: %s is not an origin; write http://host:port, the agents' listener of this service's own Envoy, or off", c.show(field))
 	}
 }
 

@@ -119,7 +119,7 @@ func (s *stage) build(ctx context.Context) error {
 	if config.Failed(problems) {
 		return errors.New(problems[0].String())
 	}
-	s.service, err = service.New(service.Options{Config: loaded, File: file, Load: load, Log: s.cfg.Log, Version: s.cfg.Version})
+	s.service, err = service.New(service.Options{Config: loaded, File: file, Load: load, Log: s.cfg.Log, Version: s.cfg.Version, OwnEnvoy: true})
 	if err != nil {
 		return err
 	}

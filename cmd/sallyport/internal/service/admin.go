@@ -22,6 +22,9 @@ func (s *Service) Ready() (bool, map[string]bool) {
 		"verdicts":  !s.processor.Ignored(),
 		"serving":   !s.draining.Load(),
 	}
+	if s.canary != nil {
+		state["canary"] = s.canary.alive.Load()
+	}
 	if !state["exchange"] {
 		state["exchange"] = s.connected()
 	}
@@ -94,6 +97,10 @@ func (s *Service) register() {
 			}
 			return 0
 		})
+	if s.canary != nil {
+		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_canary_successful",
+			Help: "Whether the last request that had to be refused was refused by this service (1) or not (0)."}, s.canary.metric))
+	}
 	s.registry.MustRegister(s.revocationMetrics()...)
 	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s.verifier}, connectorStats{s.sources},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))

@@ -45,6 +45,8 @@ type Options struct {
 	Load    func() (*config.Config, []config.Problem) // reads File again, for reloads
 	Log     *slog.Logger
 	Version string
+
+	OwnEnvoy bool // an Envoy with our configuration runs beside, so http.address is ours to knock at
 }
 
 // Service is one running gateway, Envoy excepted.
@@ -66,6 +68,7 @@ type Service struct {
 	processor  *extproc.Server
 	authorizer *extauthz.Server
 	provider   *sts.Server // nil when the file has none
+	canary     *canary     // nil when none is sent
 	registry   *prometheus.Registry
 	metrics    *authz.Metrics
 	fixed      [sha256.Size]byte // of what a reload cannot change
@@ -97,6 +100,9 @@ func New(o Options) (*Service, error) {
 		return nil, err
 	}
 	if s.provider, err = newSTS(o.Config, o.Log); err != nil {
+		return nil, err
+	}
+	if s.canary, err = newCanary(o); err != nil {
 		return nil, err
 	}
 	if err = s.connect(); err != nil {
@@ -205,6 +211,9 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
 		MaxRequestBytes: int64(cfg.HTTP.MaxRequestBytes),
 	}
+	if s.canary != nil {
+		c.Canary = s.canary
+	}
 	if s.verifier != nil {
 		c.Tokens, c.Bound = s.verifier, bound(cfg)
 	}
@@ -241,6 +250,9 @@ func (s *Service) Run(ctx context.Context) error {
 	background := []func(context.Context) error{s.runHub, s.watch, s.revoked.Run}
 	if s.verifier != nil {
 		background = append(background, s.verifier.Run)
+	}
+	if s.canary != nil {
+		background = append(background, func(ctx context.Context) error { return s.canary.run(ctx, s.draining.Load) })
 	}
 	for _, c := range s.clients {
 		background = append(background, c.Run)
