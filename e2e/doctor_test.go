@@ -308,6 +308,7 @@ func (c *clinic) ofTheFilter() []breakage {
 		{"mutations dropped", "", sets(proc, "mutation_rules.disallow_is_error", nil), "mutation-rules", "warning"},
 		{"route kept", "", sets(proc, "route_cache_action", "RETAIN"), "route-cache", "warning"},
 		{"no metadata", "", sets(proc, "metadata_options", nil), "metadata", "warning"},
+		{"lengths", "", sets(proc, "allow_content_length_header", true), "content-length", "warning"},
 		{"hidden headers", "", sets(proc, "forward_rules", map[string]any{"disallowed_headers": map[string]any{"patterns": []any{map[string]any{"exact": "x-secret"}}}}), "hidden-headers", "critical"},
 		{"fails open", "extProcDuplex", sets(proc, "failure_mode_allow", true), "failure-mode-allow", "critical"},
 		{"refusals ignored", "", sets(proc, "disable_immediate_response", true), "disable-immediate-response", "critical"},
@@ -367,6 +368,8 @@ func (c *clinic) ofTheManager() []breakage {
 		{"slashes escaped", "", hcm("path_with_escaped_slashes_action", nil), "escaped-slashes", "warning"},
 		{"underscores", "", hcm("common_http_protocol_options.headers_with_underscores_action", nil), "underscores", "warning"},
 		{"clients believed", "", hcm("use_remote_address", nil), "remote-address", "warning"},
+		{"slow headers", "", hcm("request_headers_timeout", nil), "slow-senders", "warning"},
+		{"slow bodies", "", hcm("request_timeout", nil), "slow-senders", "warning"},
 		{"small bodies", "", func(b map[string]any) {
 			walk(b, func(m map[string]any) {
 				if m["name"] == "ingress" && m["filter_chains"] != nil {

@@ -82,7 +82,7 @@ func (x *exam) judged(m *manager) {
 	if j.proc != nil {
 		for _, rule := range []func(*extprocv3.ExternalProcessor, string){
 			x.failureMode, x.observed, x.immediate, x.procBody, x.procTimeout, x.procStatus, x.overrides, x.procMutations,
-			x.routeCache, x.namespaces, x.forwardRules, x.overGRPC,
+			x.routeCache, x.namespaces, x.forwardRules, x.overGRPC, x.contentLength,
 		} {
 			rule(j.proc, where)
 		}
@@ -275,6 +275,13 @@ func (x *exam) forwardRules(p *extprocv3.ExternalProcessor, where string) {
 func (x *exam) authzHeaders(a *authzv3.ExtAuthz, where string) {
 	if a.GetAllowedHeaders() != nil || a.GetDisallowedHeaders() != nil {
 		x.add(Critical, "hidden-headers", where, "the service does not see all headers, and removes only what it sees", "remove allowed_headers and disallowed_headers")
+	}
+}
+
+// contentLength: a body that was rewritten has another length than the agent said.
+func (x *exam) contentLength(p *extprocv3.ExternalProcessor, where string) {
+	if p.GetAllowContentLengthHeader() {
+		x.add(Warning, "content-length", where, "what an agent says of its body's length may go on with another body", "set allow_content_length_header: false")
 	}
 }
 

@@ -130,7 +130,7 @@ func (x *exam) manager(m *manager) {
 		x.add(Warning, "routes-unread", m.where, "its routes are not in the dump (scoped or on demand)", "give it route_config or rds, so that they can be examined")
 	}
 	for _, rule := range []func(*manager){
-		x.judged, x.order, x.lock2, x.lock3, x.upgrades, x.paths, x.underscores, x.remoteAddress, x.bodyLimit,
+		x.judged, x.order, x.lock2, x.lock3, x.upgrades, x.paths, x.underscores, x.remoteAddress, x.bodyLimit, x.slowSenders,
 		x.managerLogs, x.quic, x.forward,
 	} {
 		rule(m)
@@ -222,6 +222,13 @@ func (x *exam) bodyLimit(m *manager) {
 		x.add(Warning, "body-limit", m.where, "a request body may take as much memory as it likes", cure)
 	case limit < x.MaxRequestBytes:
 		x.add(Warning, "body-limit", m.where, fmt.Sprintf("bodies over %d bytes are refused, though http.maxRequestBytes is %d", limit, x.MaxRequestBytes), cure)
+	}
+}
+
+// slowSenders: a request that never ends holds memory, and Envoy has no limit of its own.
+func (x *exam) slowSenders(m *manager) {
+	if m.GetRequestHeadersTimeout().AsDuration() == 0 || m.GetRequestTimeout().AsDuration() == 0 {
+		x.add(Warning, "slow-senders", m.where, "a request may take for ever to arrive", "set request_headers_timeout: 10s and request_timeout: 30s")
 	}
 }
 
