@@ -22,14 +22,14 @@ const (
 )
 
 // EndpointRoute is the value of RouteHeader under which the hub posts to an upstream that speaks the 2024-11-05 transport,
-// at the address that the upstream named.
-func EndpointRoute(app string) string { return "endpoint/" + app }
+// at the address that the upstream named. route is the app's own.
+func EndpointRoute(route string) string { return "endpoint/" + strings.TrimPrefix(route, "app/") }
 
 // App is one upstream MCP server and the rules for reaching it.
 type App struct {
 	Name   string
 	Prefix string // prepended to the names of its tools, e.g. "my_server_"; "" leaves them bare
-	Route  string // value of RouteHeader that leads to it
+	Route  string // value of RouteHeader that leads to it; another one when what it leads to becomes another
 
 	Policy          *policy.Policy
 	Exchange        *ExchangeRule // nil: the upstream is unprotected and gets no Authorization at all

@@ -19,7 +19,8 @@ import (
 type Ticket struct {
 	Call    string    `json:"call"` // id, as in the audit
 	App     string    `json:"app,omitempty"`
-	Name    string    `json:"name,omitempty"` // without the app's prefix
+	Route   string    `json:"route,omitempty"` // of the app: what the token is for
+	Name    string    `json:"name,omitempty"`  // without the app's prefix
 	Leg     Leg       `json:"leg"`
 	Token   string    `json:"token,omitempty"` // for the upstream; "" sends none
 	Reply   *Reply    `json:"reply,omitempty"` // the answer: the message went no further
@@ -40,7 +41,7 @@ func ticketLabel(id *token.Identity, sessionID string, body []byte) []string {
 func (c *Call) ticket(reply *Reply) ([2]string, error) {
 	t := Ticket{Call: c.id, Name: c.name, Leg: c.leg, Reply: reply, Expires: c.gate.cfg.Now().Add(ticketLife)}
 	if c.app != nil {
-		t.App = c.app.Name
+		t.App, t.Route = c.app.Name, c.app.Route
 	}
 	if c.issued != nil {
 		t.Token = c.issued.Value
@@ -78,7 +79,7 @@ func (g *Gate) Again(ctx context.Context, r Request, s session.Session, body []b
 	if v := c.Finish(ctx, body); v.Reply != nil {
 		return Ticket{Call: c.id}, v.Reply
 	}
-	t := Ticket{Call: c.id, App: c.app.Name, Name: c.name, Leg: c.leg}
+	t := Ticket{Call: c.id, App: c.app.Name, Route: c.app.Route, Name: c.name, Leg: c.leg}
 	if c.issued != nil {
 		t.Token = c.issued.Value
 	}

@@ -57,7 +57,7 @@ func TestCarrying(t *testing.T) {
 				s = ownSession
 			}
 			want := test.want
-			want.Call, want.Leg, want.Expires = v.ID, test.leg, at.Add(30*time.Second)
+			want.Route, want.Call, want.Leg, want.Expires = "app-"+want.App, v.ID, test.leg, at.Add(30*time.Second)
 			diff(t, "ticket", want, w.ticket(r, v, s, body))
 			if rec := w.only(); rec.Outcome != audit.Allowed || rec.App != test.want.App || (rec.Exchanged != nil) != (test.want.Token != "") {
 				t.Errorf("record %+v", rec)
@@ -167,7 +167,7 @@ func TestAgain(t *testing.T) {
 			if (rec.Outcome == audit.Allowed) != (refusal == nil) || refusal == nil && (rec.ID != ticket.Call || rec.Session != sessionID || rec.ProtocolVersion != "2025-11-25" && path == "/mcp") {
 				t.Errorf("%s: record %+v", test.name, rec)
 			}
-			want := authz.Ticket{App: "items", Name: "listItems", Token: issuedToken, Leg: modernLeg}
+			want := authz.Ticket{App: "items", Route: "app-items", Name: "listItems", Token: issuedToken, Leg: modernLeg}
 			if test.want == "" {
 				diff(t, test.name, "", cmp.Diff(want, ticket, cmpopts.IgnoreFields(authz.Ticket{}, "Call")))
 			}

@@ -195,6 +195,9 @@ func (k *carry) toModern(ctx context.Context) error {
 			return nil
 		}
 		defer k.completed(ticket.Call, begun, audit.OK)
+		if ticket.Route != k.app.Route {
+			return errMoved
+		}
 		k.ticket = ticket
 	}
 }

@@ -75,7 +75,7 @@ func (k *carry) open() *authz.Reply {
 		return &r
 	}
 	k.ticket = t
-	if k.app = appOf(k.c.gate, t.App); k.app != nil {
+	if k.app = k.h.appAt(k.c.gate, t.App, t.Route); k.app != nil {
 		k.u = k.h.upstreamFor(k.app, k.c.who)
 		return nil
 	}
@@ -153,6 +153,9 @@ func (k *carry) carry(ctx context.Context) error {
 		return k.legacyToLegacy(ctx)
 	}
 }
+
+// errMoved ends a call whose app a reload has sent elsewhere between two rounds.
+var errMoved = errors.New("the app is another one by now")
 
 // owner is whose upstream session the call uses.
 func (k *carry) owner() string {

@@ -31,7 +31,7 @@ var errNoToken = errors.New("no token to show")
 
 // credential returns the token to show u, "" for none.
 func (h *Hub) credential(ctx context.Context, u *upstream) (string, error) {
-	a := appOf(h.cfg.Gate(), u.name)
+	a := h.app(u)
 	if a == nil || a.Exchange == nil {
 		return "", nil
 	}
@@ -88,7 +88,7 @@ func (u *upstream) holds(a *authz.App, now time.Time) (t held, needed bool) {
 // demand notes that u turned down what it was, or was not, shown. It reports whether to ask again at once: now with a
 // token, which it has not been shown before.
 func (h *Hub) demand(u *upstream) bool {
-	a := appOf(h.cfg.Gate(), u.name)
+	a := h.app(u)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.held = held{} // whatever it was, it opens nothing
@@ -113,7 +113,7 @@ func (u *upstream) demands() bool {
 
 // protected reports whether there are tokens for u.
 func (h *Hub) protected(u *upstream) bool {
-	a := appOf(h.cfg.Gate(), u.name)
+	a := h.app(u)
 	return a != nil && a.Exchange != nil
 }
 
@@ -138,10 +138,11 @@ func (h *Hub) showing(u *upstream) func(context.Context) (string, error) {
 // tokens gets the token that goes with what belongs to one upstream session of a caller's.
 func (h *Hub) tokens(c caller) func(context.Context, UpstreamSession) (string, error) {
 	return func(ctx context.Context, s UpstreamSession) (string, error) {
-		a := appOf(c.gate, s.App)
-		if a == nil {
+		g := h.cfg.Gate()
+		a := appOf(g, s.App)
+		if a == nil || a.Route != s.Route { // it is a token for somebody else
 			return "", nil
 		}
-		return c.gate.TokenSource(c.who)(ctx, a, s.Guarded || h.upstreamFor(a, c.who).demands())
+		return g.TokenSource(c.who)(ctx, a, s.Guarded || h.upstreamFor(a, c.who).demands())
 	}
 }

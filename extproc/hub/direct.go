@@ -13,7 +13,6 @@ import (
 
 // Target is an upstream that is reached without Envoy.
 type Target struct {
-	App         string
 	Route       string   // of the app: see authz.App
 	URL         *url.URL // of its endpoint
 	TLS         *tls.Config
@@ -43,7 +42,7 @@ func Direct(targets []Target) http.RoundTripper {
 			MaxResponseHeaderBytes: 64 << 10,
 		}
 		d[t.Route] = directTarget{url: t.URL, via: via}
-		d[authz.EndpointRoute(t.App)] = directTarget{url: t.URL, via: via, anyPath: true}
+		d[authz.EndpointRoute(t.Route)] = directTarget{url: t.URL, via: via, anyPath: true}
 	}
 	return d
 }

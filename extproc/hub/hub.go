@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,7 +35,8 @@ type Gate interface {
 
 // Config is what a Hub is made of.
 type Config struct {
-	Gate func() Gate // the gate in force; a reload changes it
+	Gate    func() Gate         // the gate in force; a reload changes it
+	Retired func() []*authz.App // apps that a reload has removed or changed and of which calls may be under way; nil: none
 
 	Paths          authz.Paths
 	Sessions       *session.Sealer   // seals session ids and names
@@ -67,7 +69,7 @@ type Hub struct {
 	holdings holdings  // what a revocation has to end
 
 	mu        sync.RWMutex
-	upstreams map[string]*upstream // by app name
+	upstreams map[upstreamKey]*upstream
 	callers   perCaller
 
 	viewsMu sync.Mutex
@@ -117,6 +119,9 @@ func New(cfg Config) (*Hub, error) {
 	if cfg.Revocations == nil {
 		cfg.Revocations = authz.NothingRevoked{}
 	}
+	if cfg.Retired == nil {
+		cfg.Retired = func() []*authz.App { return nil }
+	}
 	if cfg.Store == nil {
 		cfg.Store = NewMemory(cfg.SessionTimeout, cfg.Now)
 	}
@@ -126,7 +131,7 @@ func New(cfg Config) (*Hub, error) {
 		store:     cfg.Store,
 		conns:     newOldConns(),
 		holdings:  newHoldings(),
-		upstreams: map[string]*upstream{},
+		upstreams: map[upstreamKey]*upstream{},
 		callers:   newPerCaller(),
 		views:     newLRU[view, []bool](maxViews),
 		closing:   make(chan ending, closeBacklog),
@@ -199,26 +204,38 @@ func (h *Hub) Ready() bool {
 	return true
 }
 
-// upstream returns what is known of a's server. An app that a reload changed starts anew.
+// upstreamKey tells the server of an app from those that had its name before a reload, or have it still for calls that are
+// under way: one that a reload changed starts anew.
+type upstreamKey struct {
+	name, route, prefix string
+	era                 mcpparse.Era
+	old                 bool
+}
+
+func keyOf(a *authz.App) upstreamKey {
+	return upstreamKey{name: a.Name, route: a.Route, prefix: a.Prefix, era: a.Era, old: a.OldTransport != nil}
+}
+
+// upstream returns what is known of a's server.
 func (h *Hub) upstream(a *authz.App) *upstream {
+	key := keyOf(a)
 	h.mu.RLock()
-	u := h.upstreams[a.Name]
+	u := h.upstreams[key]
 	h.mu.RUnlock()
-	if u.is(a) {
+	if u != nil {
 		return u
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	u = h.upstreams[a.Name]
-	if !u.is(a) {
+	if u = h.upstreams[key]; u == nil {
 		u = newUpstream(a)
-		h.upstreams[a.Name] = u
+		h.upstreams[key] = u
 	}
 	return u
 }
 
 func newUpstream(a *authz.App) *upstream {
-	return &upstream{name: a.Name, route: a.Route, prefix: a.Prefix, fixed: a.Era, old: a.OldTransport != nil, base: a.OldTransport}
+	return &upstream{of: keyOf(a), name: a.Name, route: a.Route, prefix: a.Prefix, fixed: a.Era, old: a.OldTransport != nil, base: a.OldTransport}
 }
 
 // appOf returns the app of this name in a gate; nil when there is none.
@@ -231,26 +248,68 @@ func appOf(g Gate, name string) *authz.App {
 	return nil
 }
 
-func (u *upstream) is(a *authz.App) bool {
-	return u != nil && u.route == a.Route && u.prefix == a.Prefix && u.fixed == a.Era && u.old == (a.OldTransport != nil)
+// appAt returns the app of this name that is at this route, in g or, if a call of it may be under way, before. What has been
+// decided of one app holds for no other, whatever its name.
+func (h *Hub) appAt(g Gate, name, route string) *authz.App {
+	if a := appOf(g, name); a != nil && a.Route == route {
+		return a
+	}
+	for _, a := range h.cfg.Retired() {
+		if a.Name == name && a.Route == route {
+			return a
+		}
+	}
+	return nil
+}
+
+// app returns the app in force whose server u is; nil when there is none any more.
+func (h *Hub) app(u *upstream) *authz.App {
+	if a := appOf(h.cfg.Gate(), u.name); a != nil && u.of == keyOf(a) {
+		return a
+	}
+	return nil
 }
 
 // prune forgets the apps that a reload removed, or whose lists it made each caller's or everybody's.
 func (h *Hub) prune() {
-	shared, each := map[string]bool{}, map[string]bool{}
-	for _, a := range h.cfg.Gate().Apps() {
+	shared, each := map[upstreamKey]bool{}, map[upstreamKey]bool{}
+	for _, a := range slices.Concat(h.cfg.Gate().Apps(), h.cfg.Retired()) {
 		if a.DiscoversAsAgent() {
-			each[a.Name] = true
+			each[keyOf(a)] = true
 		} else {
-			shared[a.Name] = true
+			shared[keyOf(a)] = true
 		}
 	}
 	h.forgetCallers(each)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for name := range h.upstreams {
-		if !shared[name] {
-			delete(h.upstreams, name)
+	for key := range h.upstreams {
+		if !shared[key] {
+			delete(h.upstreams, key)
+		}
+	}
+}
+
+// primePatience bounds Prime.
+const primePatience = time.Second
+
+// Prime is to be called when Gate has another gate than before: it starts to read the lists of the apps that are new, and
+// waits a moment for them, so that the first calls find their tools. What is known of the others stays.
+func (h *Hub) Prime(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, primePatience)
+	defer cancel()
+	h.wake()
+	for _, a := range h.cfg.Gate().Apps() {
+		if a.DiscoversAsAgent() {
+			continue
+		}
+		u := h.upstream(a)
+		if u.attempted() {
+			continue
+		}
+		select {
+		case <-h.refresh(u):
+		case <-ctx.Done():
 		}
 	}
 }

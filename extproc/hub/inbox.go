@@ -193,7 +193,7 @@ func (h *Hub) withheld(app, reason string) {
 
 // staleApp has the lists of an app read again.
 func (h *Hub) staleApp(c caller, app string) {
-	if a := appOf(c.gate, app); a != nil {
+	if a := appOf(h.cfg.Gate(), app); a != nil {
 		h.stale(h.upstreamFor(a, c.who))
 	}
 }
@@ -255,11 +255,15 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 			cancel()
 		}
 	}()
+	next := i.h.changes.next()
 	i.attach(ctx, &work, attached, from)
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-next: // a reload may have sent an app elsewhere
+			next = i.h.changes.next()
+			i.attach(ctx, &work, attached, nil)
 		case n := <-news:
 			switch {
 			case n.Ended:
@@ -272,9 +276,11 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 	}
 }
 
-// attach opens what is to be listened to and is not yet.
+// attach opens what is to be listened to and is not yet, and ends what is to be listened to no longer.
 func (i *inbox) attach(ctx context.Context, work *group, attached map[string]context.CancelFunc, from *resumption) {
+	wanted := map[string]bool{}
 	begin := func(key string, run func(context.Context)) {
+		wanted[key] = true
 		if attached[key] == nil {
 			var mine context.Context
 			mine, attached[key] = context.WithCancel(ctx)
@@ -287,7 +293,7 @@ func (i *inbox) attach(ctx context.Context, work *group, attached map[string]con
 	}
 	for _, at := range open {
 		u, _ := i.toward(at.App)
-		if u == nil || u.old || at.ID == "" {
+		if u == nil || u.route != at.Route || u.old || at.ID == "" {
 			continue // an old transport's connection brings its messages by itself
 		}
 		last := ""
@@ -301,17 +307,16 @@ func (i *inbox) attach(ctx context.Context, work *group, attached map[string]con
 		})
 	}
 	for app, uris := range i.subscriptions(ctx) {
-		key := app + " listens to " + strings.Join(uris, "\n")
-		for old, cancel := range attached {
-			if old != key && strings.HasPrefix(old, app+" listens to ") {
-				cancel()
-				delete(attached, old)
-			}
-		}
 		if u, token := i.toward(app); u != nil && len(uris) > 0 {
-			begin(key, func(ctx context.Context) {
+			begin(app+" at "+u.route+" listens to "+strings.Join(uris, "\n"), func(ctx context.Context) {
 				i.h.listenStream(ctx, u.route, token, map[string]any{"resourceSubscriptions": uris}, func() {}, i.updated(ctx, app, uris))
 			})
+		}
+	}
+	for key, cancel := range attached {
+		if !wanted[key] {
+			cancel()
+			delete(attached, key)
 		}
 	}
 }
@@ -323,7 +328,7 @@ func (i *inbox) subscriptions(ctx context.Context) map[string][]string {
 		return nil
 	}
 	out := map[string][]string{}
-	for _, a := range i.c.gate.Apps() {
+	for _, a := range i.h.cfg.Gate().Apps() {
 		if e, _ := i.h.upstreamFor(a, i.c.who).offering(); e.legacy || !e.modern {
 			continue
 		}
@@ -353,11 +358,12 @@ func (i *inbox) toward(app string) (*upstream, func(context.Context) (string, er
 }
 
 func (h *Hub) toward(c caller, app string) (*upstream, func(context.Context) (string, error)) {
-	a := appOf(c.gate, app)
+	g := h.cfg.Gate() // a stream outlives the one that it began with
+	a := appOf(g, app)
 	if a == nil {
 		return nil, nil
 	}
-	u, source := h.upstreamFor(a, c.who), c.gate.TokenSource(c.who)
+	u, source := h.upstreamFor(a, c.who), g.TokenSource(c.who)
 	return u, func(ctx context.Context) (string, error) { return source(ctx, a, u.demands()) }
 }
 

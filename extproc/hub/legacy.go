@@ -261,7 +261,7 @@ func (h *Hub) everywhere(ctx context.Context, c caller, s session.Session, do fu
 // at does something in one upstream session, with the token that goes with such things.
 func (h *Hub) at(ctx context.Context, c caller, s UpstreamSession, do func(context.Context, *upstream, UpstreamSession, string) error) error {
 	a := appOf(c.gate, s.App)
-	if a == nil {
+	if a == nil || a.Route != s.Route {
 		return errors.New("the app is gone")
 	}
 	token, err := h.tokens(c)(ctx, s)

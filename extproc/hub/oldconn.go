@@ -98,7 +98,7 @@ func (h *Hub) connect(ctx context.Context, u *upstream, owner string, agent sess
 	}
 	life, cancel := context.WithCancel(h.life)
 	c := &oldConn{id: session.NewID(), client: h.client, close: cancel, other: h.fromOld(u, owner, agent)}
-	c.leg = leg{route: authz.EndpointRoute(u.name), era: mcpparse.EraLegacy}
+	c.leg = leg{route: authz.EndpointRoute(u.route), era: mcpparse.EraLegacy}
 	ready := make(chan error, 1)
 	h.work.Go(func() {
 		defer cancel()

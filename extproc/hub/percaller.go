@@ -15,7 +15,10 @@ const (
 	maxCallerBytes = 64 << 20 // of their lists
 )
 
-type callerKey struct{ app, principal string }
+type callerKey struct {
+	app       upstreamKey
+	principal string
+}
 
 // perCaller is bounded; who has not asked for longest is forgotten first. It is safe for concurrent use.
 type perCaller struct {
@@ -30,12 +33,11 @@ func (h *Hub) upstreamFor(a *authz.App, who *authz.Caller) *upstream {
 	if !a.DiscoversAsAgent() || who == nil {
 		return h.upstream(a)
 	}
-	key := callerKey{a.Name, who.Identity.Principal()}
+	key := callerKey{keyOf(a), who.Identity.Principal()}
 	h.callers.mu.Lock()
 	u, ok := h.callers.known.get(key)
 	var gone *upstream
-	if !ok || !u.is(a) {
-		gone = u
+	if !ok {
 		u = newUpstream(a)
 		u.principal = key.principal
 		if evicted, full := h.callers.known.put(key, u); full {
@@ -69,7 +71,7 @@ func (h *Hub) trim() {
 }
 
 // forgetCallers forgets those who have been idle for as long as a session may be, and those of other apps than these.
-func (h *Hub) forgetCallers(apps map[string]bool) {
+func (h *Hub) forgetCallers(apps map[upstreamKey]bool) {
 	var gone []*upstream
 	now := h.cfg.Now()
 	h.callers.mu.Lock()

@@ -196,7 +196,7 @@ func (h *Hub) whileKnown(ctx context.Context, u *upstream, stop func()) (done fu
 			case <-tick.C:
 			}
 			h.mu.RLock()
-			known := h.upstreams[u.name] == u
+			known := h.upstreams[u.of] == u
 			h.mu.RUnlock()
 			u.mu.Lock()
 			same := u.own.ID == own

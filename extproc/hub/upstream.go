@@ -25,6 +25,7 @@ var ErrUnavailable = errors.New("hub: upstream unavailable")
 
 // upstream is what is known of one app's server.
 type upstream struct {
+	of                  upstreamKey
 	name, route, prefix string
 	fixed               mcpparse.Era // the only era to speak to it; EraUnknown: find out
 	old                 bool         // it speaks the 2024-11-05 transport

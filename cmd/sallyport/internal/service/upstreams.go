@@ -26,7 +26,7 @@ func upstreams(cfg *config.Config, s Sockets) (http.RoundTripper, error) {
 		if err != nil {
 			return nil, fmt.Errorf("app %s: %w", a.Name, err)
 		}
-		targets = append(targets, hub.Target{App: a.Name, Route: envoy.AppRoute(a.Name), URL: at, TLS: trust,
+		targets = append(targets, hub.Target{Route: envoy.AppRoute(a.Name), URL: at, TLS: trust,
 			DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval})
 	}
 	return hub.Direct(targets), nil
