@@ -18,12 +18,15 @@ import (
 // the same bytes.
 type Resources struct {
 	// Listeners are "ingress" and, unless the hub has a way of its own, "egress",
-	// each with its route table inlined.
+	// each with its route table inlined, or the name of it where the gateway is
+	// Dynamic.
 	Listeners []*listenerv3.Listener
 	// Routes are the route tables of the same names.
 	Routes []*routev3.RouteConfiguration
 	// Clusters are the service's, the hub's, and one for each app.
 	Clusters []*clusterv3.Cluster
+	// Secrets are the certificates of a Dynamic gateway, as the names of files.
+	Secrets []*tlsv3.Secret
 }
 
 // Generate returns the resources of g, or everything that is wrong with it.
@@ -49,6 +52,7 @@ func generate(g Gateway) *Resources {
 		Listeners: []*listenerv3.Listener{ingress(g, in)},
 		Routes:    []*routev3.RouteConfiguration{in},
 		Clusters:  clusters,
+		Secrets:   g.secrets(),
 	}
 	if g.EgressSocket != "" {
 		out := egressRoutes(g)
@@ -58,7 +62,7 @@ func generate(g Gateway) *Resources {
 }
 
 // Bootstrap returns the file that runs g in one Envoy (envoy -c FILE): YAML,
-// every resource static. Start Envoy with --disable-hot-restart when a parent
+// every resource static, or, if g is Dynamic, where to ask for them. Start Envoy with --disable-hot-restart when a parent
 // process looks after it.
 func Bootstrap(g Gateway) ([]byte, error) {
 	g, err := g.withDefaults()
@@ -66,15 +70,17 @@ func Bootstrap(g Gateway) ([]byte, error) {
 		return nil, err
 	}
 	r := generate(g)
-	text, err := render(&bootstrapv3.Bootstrap{
+	b := &bootstrapv3.Bootstrap{
 		OverloadManager: overload(g),
 		Node:            &corev3.Node{Id: g.NodeID, Cluster: "sallyport"},
 		Admin:           &bootstrapv3.Admin{Address: pipe(g.AdminSocket, 0o600)},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Listeners: r.Listeners,
-			Clusters:  r.Clusters,
-		},
-	})
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Listeners: r.Listeners, Clusters: r.Clusters},
+	}
+	if g.Dynamic {
+		b.StaticResources = &bootstrapv3.Bootstrap_StaticResources{Clusters: r.Clusters[:1]} // the service's
+		b.DynamicResources = dynamicResources()
+	}
+	text, err := render(b)
 	if err != nil {
 		return nil, fmt.Errorf("envoy: bootstrap: %w", err)
 	}

@@ -47,19 +47,22 @@ func bootstrap(t *testing.T, g envoy.Gateway) []byte {
 }
 
 func TestGolden(t *testing.T) {
-	const golden = "testdata/bootstrap.yaml"
-	got := bootstrap(t, seed())
-	if *update {
-		if err := os.WriteFile(golden, got, 0o600); err != nil {
+	dynamic := seed()
+	dynamic.Dynamic = true
+	for golden, g := range map[string]envoy.Gateway{"testdata/bootstrap.yaml": seed(), "testdata/dynamic.yaml": dynamic} {
+		got := bootstrap(t, g)
+		if *update {
+			if err := os.WriteFile(golden, got, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("go test ./envoy -update rewrites %s (-want +got):\n%s", golden, diff)
+		if diff := cmp.Diff(string(want), string(got)); diff != "" {
+			t.Errorf("go test ./envoy -update rewrites %s (-want +got):\n%s", golden, diff)
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func appCluster(g Gateway, a App) *clusterv3.Cluster {
 	if up.ip {
 		discovery = clusterv3.Cluster_STATIC
 	}
-	name := AppRoute(a.Name)
+	name := a.Route
 	c := &clusterv3.Cluster{
 		Name:                          name,
 		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: discovery},
@@ -119,17 +119,12 @@ func upstreamTLS(g Gateway, a App, up upstream) *tlsv3.UpstreamTlsContext {
 		san.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
 		sni = "" // RFC 6066 §3: no literal addresses
 	}
-	common := &tlsv3.CommonTlsContext{
-		TlsParams: tlsParams(a.TLS.MinVersion),
-		ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{
-				TrustedCa:                 file(or(a.TLS.CAFile, g.CAFile)),
-				MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{san},
-			},
-		},
-	}
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(a.TLS.MinVersion)}
+	g.trust(common, trustSecret(a.caFile(g)), a.caFile(g), &tlsv3.CertificateValidationContext{
+		MatchTypedSubjectAltNames: []*tlsv3.SubjectAltNameMatcher{san},
+	})
 	if a.TLS.CertFile != "" {
-		common.TlsCertificates = []*tlsv3.TlsCertificate{certificate(a.TLS.CertFile, a.TLS.KeyFile)}
+		g.present(common, certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), a.TLS.CertFile, a.TLS.KeyFile)
 	}
 	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
 }

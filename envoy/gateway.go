@@ -25,6 +25,9 @@
 package envoy
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -90,9 +93,23 @@ const (
 // name of its cluster.
 func AppRoute(name string) string { return "app/" + name }
 
+// VersionedRoute returns a route for an app that is another one when anything
+// about the app is. What Envoy has at such a route never changes: a changed app
+// gets a route beside the one before, which goes when nobody needs it any more.
+func VersionedRoute(a App) string {
+	a = a.withDefaults()
+	a.Route = ""
+	text, err := json.Marshal(a)
+	if err != nil {
+		panic(err) // a plain struct
+	}
+	sum := sha256.Sum256(text)
+	return AppRoute(a.Name) + "@" + hex.EncodeToString(sum[:5])
+}
+
 // EndpointRoute returns the value of [RouteHeader] under which the hub posts
-// to an app with EndpointEvents.
-func EndpointRoute(name string) string { return "endpoint/" + name }
+// to an app with EndpointEvents, whose own route is given.
+func EndpointRoute(route string) string { return "endpoint/" + strings.TrimPrefix(route, "app/") }
 
 // Filter is the Envoy filter that asks the service.
 type Filter uint8
@@ -142,6 +159,11 @@ type Gateway struct {
 	// connect to it can read every header in flight and stop Envoy.
 	AdminSocket string
 
+	// Dynamic has Envoy ask the service for everything but the way to it (ADS, see
+	// [Server]). What changes then is routes, clusters and certificates, never a
+	// listener.
+	Dynamic bool
+
 	// Filter asks the service about every message. Default FilterExtProc.
 	Filter Filter
 
@@ -185,8 +207,11 @@ type ListenerTLS struct {
 
 // App is one upstream MCP server.
 type App struct {
-	// Name is unique, 1 to 64 of letters, digits, dot, underscore and hyphen.
+	// Name is 1 to 64 of letters, digits, dot, underscore and hyphen.
 	Name string
+	// Route is unique: the value of [RouteHeader], and the name of the cluster.
+	// Default [AppRoute], else [VersionedRoute].
+	Route string
 	// URL is the MCP endpoint: absolute http or https, without user, query or
 	// fragment. The agent's path and query never reach the upstream's.
 	URL string
@@ -270,6 +295,7 @@ func (g Gateway) namespace() string {
 
 func (a App) withDefaults() App {
 	a.MaxRequests = or(a.MaxRequests, manyStreams)
+	a.Route = or(a.Route, AppRoute(a.Name))
 	a.DialTimeout = or(a.DialTimeout, 5*time.Second)
 	a.KeepAlive = or(a.KeepAlive, 30*time.Second)
 	t := UpstreamTLS{}
@@ -332,12 +358,12 @@ func (g Gateway) check() []error {
 		}
 		errs = append(errs, checkTLS("listener", t.MinVersion, t.CertFile, t.KeyFile, t.ClientCAFile)...)
 	}
-	names := map[string]bool{}
+	routes := map[string]bool{}
 	for _, a := range g.Apps {
-		if names[a.Name] {
+		if routes[a.Route] {
 			fail("app %q given twice", a.Name)
 		}
-		names[a.Name] = true
+		routes[a.Route] = true
 		errs = append(errs, a.check()...)
 	}
 	return errs
@@ -370,6 +396,9 @@ func (a App) check() []error {
 	}
 	if !appName.MatchString(a.Name) {
 		fail("the name must be 1 to 64 of A-Z a-z 0-9 . _ -")
+	}
+	if own := AppRoute(a.Name); a.Route != own && !strings.HasPrefix(a.Route, own+"@") {
+		fail("the route %q is not the app's", a.Route)
 	}
 	if _, err := parseUpstream(a.URL); err != nil {
 		fail("%w", err)

@@ -41,6 +41,7 @@ func TestRefusedGateways(t *testing.T) {
 		}},
 		{`app "orders" given twice`, func(g *envoy.Gateway) { g.Apps = append(g.Apps, g.Apps[0]) }},
 		{"the name must", func(g *envoy.Gateway) { g.Apps[0].Name = "a/b" }},
+		{`route "app/tickets" is not`, func(g *envoy.Gateway) { g.Apps[0].Route = "app/tickets" }},
 		{"the name must", func(g *envoy.Gateway) { g.Apps[0].Name = "" }},
 		{"must be absolute", func(g *envoy.Gateway) { g.Apps[0].URL = "ftp://host" }},
 		{"must be absolute", func(g *envoy.Gateway) { g.Apps[0].URL = "/mcp" }},

@@ -23,7 +23,7 @@ import (
 // stream when the old one has drained. What changes are routes and clusters.
 func ingress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener {
 	manager := hardened()
-	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes}
+	g.route(manager, routes)
 	manager.HttpFilters = ingressFilters(g)
 	manager.AccessLog = []*accesslogv3.AccessLog{accessLog()}
 	manager.LocalReplyConfig = localReplies(g.namespace())
@@ -36,7 +36,7 @@ func ingress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener
 	}
 	chain := filterChain(manager)
 	if g.TLS != nil {
-		chain.TransportSocket = tlsSocket(downstreamTLS(g.TLS))
+		chain.TransportSocket = tlsSocket(downstreamTLS(g))
 	}
 	return &listenerv3.Listener{
 		Name:         "ingress",
@@ -107,13 +107,13 @@ func egress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener 
 	manager := &hcmv3.HttpConnectionManager{
 		StatPrefix:                 "egress",
 		CodecType:                  hcmv3.HttpConnectionManager_HTTP2,
-		RouteSpecifier:             &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: routes},
 		HttpFilters:                []*hcmv3.HttpFilter{routerFilter()},
 		LocalReplyConfig:           localReplies(g.namespace()),
 		StreamIdleTimeout:          durationpb.New(g.StreamIdle),
 		Http2ProtocolOptions:       &corev3.Http2ProtocolOptions{MaxConcurrentStreams: wrapperspb.UInt32(10_000)},
 		ServerHeaderTransformation: hcmv3.HttpConnectionManager_PASS_THROUGH,
 	}
+	g.route(manager, routes)
 	return &listenerv3.Listener{
 		Name:         "egress",
 		Address:      pipe(g.EgressSocket, uint32(g.EgressMode)),
@@ -155,16 +155,12 @@ func accessLog() *accesslogv3.AccessLog {
 	}
 }
 
-func downstreamTLS(t *ListenerTLS) *tlsv3.DownstreamTlsContext {
-	common := &tlsv3.CommonTlsContext{
-		TlsParams:       tlsParams(t.MinVersion),
-		TlsCertificates: []*tlsv3.TlsCertificate{certificate(t.CertFile, t.KeyFile)},
-		AlpnProtocols:   []string{"h2", "http/1.1"},
-	}
+func downstreamTLS(g Gateway) *tlsv3.DownstreamTlsContext {
+	t := g.TLS
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(t.MinVersion), AlpnProtocols: []string{"h2", "http/1.1"}}
+	g.present(common, listenerSecret, t.CertFile, t.KeyFile)
 	if t.ClientCAFile != "" {
-		common.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(t.ClientCAFile)},
-		}
+		g.trust(common, clientsSecret, t.ClientCAFile, &tlsv3.CertificateValidationContext{})
 	}
 	return &tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,

@@ -73,8 +73,8 @@ func egressRoutes(g Gateway) *routev3.RouteConfiguration {
 // endpointRoute keeps the path that the hub chose.
 func endpointRoute(a App, g Gateway) *routev3.Route {
 	r := appRoute(a, "/", g)
-	r.Name = EndpointRoute(a.Name)
-	r.Match = match("/", EndpointRoute(a.Name))
+	r.Name = EndpointRoute(a.Route)
+	r.Match = match("/", EndpointRoute(a.Route))
 	r.Match.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: "/"}
 	r.GetRoute().PrefixRewrite = ""
 	return r
@@ -82,12 +82,12 @@ func endpointRoute(a App, g Gateway) *routev3.Route {
 
 func appRoute(a App, path string, g Gateway) *routev3.Route {
 	up, _ := parseUpstream(a.URL) // checked by withDefaults
-	action := longStream(AppRoute(a.Name), g)
+	action := longStream(a.Route, g)
 	action.PrefixRewrite = up.path // the match is exact, so this is the whole path
 	action.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: up.authority}
 	return &routev3.Route{
-		Name:                   AppRoute(a.Name),
-		Match:                  match(path, AppRoute(a.Name)),
+		Name:                   a.Route,
+		Match:                  match(path, a.Route),
 		Action:                 &routev3.Route_Route{Route: action},
 		RequestHeadersToRemove: internalHeaders,
 	}

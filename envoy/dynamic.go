@@ -1,0 +1,157 @@
+package envoy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// What is different when Envoy asks the service for its resources: a listener
+// names its routes and certificates instead of holding them, so that it stays
+// the same when they change.
+
+// The names of secrets. Those of the listener do not depend on where its files
+// are, or a listener would change with them.
+const (
+	listenerSecret = "listener"
+	clientsSecret  = "listener/clients"
+)
+
+func trustSecret(caFile string) string { return "trust:" + caFile }
+func certificateSecret(certFile, keyFile string) string {
+	return "certificate:" + certFile + ":" + keyFile
+}
+func (a App) caFile(g Gateway) string { return or(a.TLS.CAFile, g.CAFile) }
+func (a App) secure() bool            { return strings.HasPrefix(a.URL, "https:") }
+
+// fromService has Envoy ask the service, on the stream on which it asks for everything.
+func fromService() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+	}
+}
+
+// dynamicResources names the service as the place of all resources. A service
+// that went away is asked again within a second or two; until then Envoy keeps
+// what it has, and, having nobody to ask about messages, refuses them.
+func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
+	service := grpcService(64 << 20)
+	service.GetEnvoyGrpc().RetryPolicy = &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+		BaseInterval: durationpb.New(100 * time.Millisecond), MaxInterval: durationpb.New(2 * time.Second),
+	}}
+	return &bootstrapv3.Bootstrap_DynamicResources{
+		LdsConfig: fromService(),
+		CdsConfig: fromService(),
+		AdsConfig: &corev3.ApiConfigSource{
+			ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+			TransportApiVersion: corev3.ApiVersion_V3,
+			GrpcServices:        []*corev3.GrpcService{service},
+		},
+	}
+}
+
+// route gives a connection manager its route table.
+func (g Gateway) route(manager *hcmv3.HttpConnectionManager, table *routev3.RouteConfiguration) {
+	manager.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: table}
+	if g.Dynamic {
+		manager.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{
+			Rds: &hcmv3.Rds{ConfigSource: fromService(), RouteConfigName: table.GetName()},
+		}
+	}
+}
+
+// present has a connection show a certificate.
+func (g Gateway) present(c *tlsv3.CommonTlsContext, secret, certFile, keyFile string) {
+	if g.Dynamic {
+		c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: secret, SdsConfig: fromService()}}
+		return
+	}
+	c.TlsCertificates = []*tlsv3.TlsCertificate{certificate(certFile, keyFile)}
+}
+
+// trust has a connection demand what the file's authorities have issued, and what rules says besides.
+func (g Gateway) trust(c *tlsv3.CommonTlsContext, secret, caFile string, rules *tlsv3.CertificateValidationContext) {
+	if g.Dynamic {
+		c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext:         rules,
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secret, SdsConfig: fromService()},
+			},
+		}
+		return
+	}
+	rules.TrustedCa = file(caFile)
+	c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: rules}
+}
+
+// secrets are all that the other resources name, in order of their names.
+func (g Gateway) secrets() []*tlsv3.Secret {
+	if !g.Dynamic {
+		return nil
+	}
+	all := map[string]*tlsv3.Secret{}
+	certificateIn := func(name, certFile, keyFile string) {
+		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: certificate(certFile, keyFile)}}
+	}
+	trustIn := func(name, caFile string) {
+		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{
+			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(caFile)},
+		}}
+	}
+	if t := g.TLS; t != nil {
+		certificateIn(listenerSecret, t.CertFile, t.KeyFile)
+		if t.ClientCAFile != "" {
+			trustIn(clientsSecret, t.ClientCAFile)
+		}
+	}
+	for _, a := range g.Apps {
+		if !a.secure() {
+			continue
+		}
+		trustIn(trustSecret(a.caFile(g)), a.caFile(g))
+		if a.TLS.CertFile != "" {
+			certificateIn(certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), a.TLS.CertFile, a.TLS.KeyFile)
+		}
+	}
+	var out []*tlsv3.Secret
+	for _, s := range all {
+		out = append(out, s)
+	}
+	slices.SortFunc(out, func(a, b *tlsv3.Secret) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return out
+}
+
+// Inline returns r with what the files of its secrets hold in place of their
+// names: Envoy then has what read returned, whatever becomes of the files. The
+// keys travel to whoever may ask for r, so the way must be a private one.
+func (r *Resources) Inline(read func(file string) ([]byte, error)) (*Resources, error) {
+	out := *r
+	out.Secrets = nil
+	for _, secret := range r.Secrets {
+		s := proto.CloneOf(secret)
+		for _, source := range []*corev3.DataSource{
+			s.GetTlsCertificate().GetCertificateChain(), s.GetTlsCertificate().GetPrivateKey(), s.GetValidationContext().GetTrustedCa(),
+		} {
+			if source == nil {
+				continue
+			}
+			content, err := read(source.GetFilename())
+			if err != nil {
+				return nil, err
+			}
+			source.Specifier = &corev3.DataSource_InlineBytes{InlineBytes: content}
+		}
+		out.Secrets = append(out.Secrets, s)
+	}
+	return &out, nil
+}
