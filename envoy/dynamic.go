@@ -132,8 +132,9 @@ func (g Gateway) secrets() []*tlsv3.Secret {
 }
 
 // Inline returns r with what the files of its secrets hold in place of their
-// names: Envoy then has what read returned, whatever becomes of the files. The
-// keys travel to whoever may ask for r, so the way must be a private one.
+// names: Envoy then has what read returned, whatever becomes of the files. A
+// file of which read returns nil is left to Envoy. The keys travel to whoever
+// may ask for r, so the way must be a private one.
 func (r *Resources) Inline(read func(file string) ([]byte, error)) (*Resources, error) {
 	out := *r
 	out.Secrets = nil
@@ -148,6 +149,9 @@ func (r *Resources) Inline(read func(file string) ([]byte, error)) (*Resources, 
 			content, err := read(source.GetFilename())
 			if err != nil {
 				return nil, err
+			}
+			if content == nil {
+				continue
 			}
 			source.Specifier = &corev3.DataSource_InlineBytes{InlineBytes: content}
 		}

@@ -156,13 +156,16 @@ func (v *Verifier) Run(ctx context.Context) error {
 }
 
 // Ready reports whether every issuer has metadata and, unless its tokens are all introspected, a key set.
-func (v *Verifier) Ready() bool {
+func (v *Verifier) Ready() bool { return len(v.Lacks()) == 0 }
+
+// Lacks returns the well-known addresses of the issuers that keep Ready from being true.
+func (v *Verifier) Lacks() (wellKnown []string) {
 	for _, is := range v.issuers {
 		if !is.ready() {
-			return false
+			wellKnown = append(wellKnown, is.cfg.WellKnown)
 		}
 	}
-	return true
+	return wellKnown
 }
 
 // Issuers returns the issuer identifiers known so far, in configured order.

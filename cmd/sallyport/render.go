@@ -11,7 +11,6 @@ import (
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/service"
-	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/envoy/hosts"
 )
 
@@ -20,7 +19,8 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	var src source
 	src.flags(fs)
 	var to hosts.Config
-	host := fs.String("for", "envoy", "the `HOST` to render for: envoy (a static bootstrap), "+strings.Join(hosts.Names(), ", "))
+	host := fs.String("for", "envoy", "the `HOST` to render for: envoy (a bootstrap), "+strings.Join(hosts.Names(), ", "))
+	static := fs.Bool("static", false, "everything in the file, even if service.envoyConfig is ads; the service must then run with static, too")
 	out := fs.String("o", "", "write to `FILE` instead of standard output")
 	fs.StringVar(&to.Namespace, "namespace", "default", "the `NAMESPACE` of the host's Gateway and of what is rendered")
 	fs.StringVar(&to.Name, "gateway", "mcp", "the `NAME` of the host's Gateway")
@@ -36,7 +36,7 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	rendered, err := render(*host, src.file, cfg, to)
+	rendered, err := render(*host, src.file, cfg, *static, to)
 	if err != nil {
 		return err
 	}
@@ -47,15 +47,14 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	return err
 }
 
-func render(host, file string, cfg *config.Config, to hosts.Config) ([]byte, error) {
+func render(host, file string, cfg *config.Config, static bool, to hosts.Config) ([]byte, error) {
 	sockets, err := service.SocketsFor(file, cfg.Service.Address, cfg.Service.Hub)
 	if err != nil {
 		return nil, err
 	}
-	g := service.Gateway(cfg, sockets)
 	if host == "envoy" {
-		return envoy.Bootstrap(g)
+		return service.Bootstrap(cfg, sockets, cfg.Service.Dynamic(false) && !static)
 	}
-	to.Gateway = g
+	to.Gateway = service.Gateway(cfg, sockets)
 	return hosts.Render(host, to)
 }

@@ -53,6 +53,6 @@ func awaitReady(ctx context.Context, s *service.Service) bool {
 }
 
 func newService(src *source, cfg *config.Config, stderr io.Writer, ownEnvoy bool) (*service.Service, error) {
-	return service.New(service.Options{Config: cfg, File: src.file, Load: src.load,
+	return service.New(service.Options{Config: cfg, File: src.file, Load: src.load, Dynamic: cfg.Service.Dynamic(ownEnvoy),
 		Log: logger(stderr, cfg.Logger.Level), Version: version(), OwnEnvoy: ownEnvoy})
 }

@@ -207,6 +207,21 @@ type Service struct {
 	// with `run`, off with `serve`. Not for a listener behind which several
 	// replicas of the service answer in turn.
 	Canary string `yaml:"canary"`
+
+	// EnvoyConfig is how Envoy gets its listeners, routes, clusters and certificates:
+	// static, from a file alone, or ads, from the service (xDS), so that apps and
+	// certificates change without a restart. Default: ads with `run`, static with
+	// `serve`, where it must be what the Envoy was rendered for. With ads the keys of
+	// `tls` profiles travel over a unix socket in Address; where that is host:port
+	// Envoy reads the files itself, and follows their replacement. An Envoy and the
+	// service that it asks belong together: do not put several replicas behind one
+	// Address.
+	EnvoyConfig string `yaml:"envoyConfig" enum:"static,ads"`
+}
+
+// Dynamic reports whether Envoy asks the service for its resources. own says that the service starts its Envoy itself.
+func (s *Service) Dynamic(own bool) bool {
+	return s.EnvoyConfig == "ads" || own && s.EnvoyConfig == ""
 }
 
 // Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are

@@ -409,6 +409,6 @@ variable ` + "`SALLYPORT_SECRET_PROVIDER` (or `MAVERICS_SECRET_PROVIDER`)" + `:
 
 Durations are numbers with a unit: ` + "`5s`, `15m`, `24h`" + `. A list of OAuth scopes takes names or maps with a ` + "`name`" + `.
 
-While the gateway runs, it reads its files again when they change: see [policy.md](policy.md#reload) for what takes
+While the gateway runs, it reads its files again when they change: see [reload.md](reload.md) for what takes
 effect without a restart.
 `

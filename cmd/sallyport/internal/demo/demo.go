@@ -119,7 +119,7 @@ func (s *stage) build(ctx context.Context) error {
 	if config.Failed(problems) {
 		return errors.New(problems[0].String())
 	}
-	s.service, err = service.New(service.Options{Config: loaded, File: file, Load: load, Log: s.cfg.Log, Version: s.cfg.Version, OwnEnvoy: true})
+	s.service, err = service.New(service.Options{Config: loaded, File: file, Load: load, Dynamic: loaded.Service.Dynamic(true), OwnEnvoy: true, Log: s.cfg.Log, Version: s.cfg.Version})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/envoyproc"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/service"
-	"github.com/sallyport/sallyport/envoy"
 )
 
 // Config says what to run.
@@ -79,7 +78,7 @@ func orUnknown(err error) error {
 // see it.
 func startEnvoy(cfg Config) (*envoyproc.Process, error) {
 	s := cfg.Service
-	bootstrap, err := envoy.Bootstrap(service.Gateway(s.Config, s.Sockets))
+	bootstrap, err := service.Bootstrap(s.Config, s.Sockets, s.Dynamic)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,8 +15,8 @@ import (
 // Ready reports whether a call would be decided now, and what is missing when it would not.
 func (s *Service) Ready() (bool, map[string]bool) {
 	state := map[string]bool{
-		"keys":      s.verifier == nil || s.verifier.Ready(),
-		"policies":  s.gate.Load() != nil,
+		"keys":      s.now().verifier == nil || s.now().verifier.Ready(),
+		"policies":  s.now() != nil,
 		"exchange":  time.Since(s.began) > exchangeGrace,
 		"catalogue": s.hub.Ready(),
 		"routes":    s.routed.Load(),
@@ -41,7 +42,7 @@ func (s *Service) Ready() (bool, map[string]bool) {
 const exchangeGrace = 5 * time.Second
 
 func (s *Service) connected() bool {
-	for _, c := range s.clients {
+	for _, c := range s.now().clients {
 		if !c.Ready() {
 			return false
 		}
@@ -67,29 +68,52 @@ func (s *Service) adminHandler() http.Handler {
 		_ = json.NewEncoder(w).Encode(struct {
 			Ready  bool            `json:"ready"`
 			Checks map[string]bool `json:"checks"`
-		}{ready, state})
+			Reload reloadState     `json:"reload"`
+		}{ready, state, s.reloads.state()})
 	})
 	return mux
 }
 
-// reloadMetrics say whether the file on disk is the file that runs.
-type reloadMetrics struct {
+// reloads say whether the file on disk is the file that runs. A gateway whose file is broken is ready all the same.
+type reloads struct {
 	successful prometheus.Gauge
 	when       prometheus.Gauge
+	last       atomic.Pointer[reloadState]
+}
+
+// reloadState is how the last reload went.
+type reloadState struct {
+	Successful bool   `json:"successful"`
+	Error      string `json:"error,omitempty"` // why what was in force before still is
+}
+
+func (r *reloads) state() reloadState {
+	if s := r.last.Load(); s != nil {
+		return *s
+	}
+	return reloadState{Successful: true}
+}
+
+func (r *reloads) done(err error) {
+	if err != nil {
+		r.successful.Set(0)
+		r.last.Store(&reloadState{Error: err.Error()})
+		return
+	}
+	r.successful.Set(1)
+	r.when.SetToCurrentTime()
+	r.last.Store(&reloadState{Successful: true})
 }
 
 func (s *Service) register() {
-	s.reloads = reloadMetrics{
-		successful: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_config_last_reload_successful",
-			Help: "Whether the configuration that was last read is the one in force."}),
-		when: prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_config_last_reload_success_timestamp_seconds",
-			Help: "When the configuration in force was read."}),
-	}
+	s.reloads.successful = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_config_last_reload_successful",
+		Help: "Whether the configuration that was last read is the one in force."})
+	s.reloads.when = prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_config_last_reload_success_timestamp_seconds",
+		Help: "When the configuration in force was read."})
 	build := prometheus.NewGauge(prometheus.GaugeOpts{Name: "sallyport_build_info", Help: "1, labelled by version.",
 		ConstLabels: prometheus.Labels{"version": s.Version, "goversion": runtime.Version()}})
 	build.Set(1)
-	s.reloads.successful.Set(1)
-	s.reloads.when.SetToCurrentTime()
+	s.reloads.done(nil)
 	ready := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "sallyport_ready_state", Help: "Whether the service is ready (1) or not (0)."},
 		func() float64 {
 			if ok, _ := s.Ready(); ok {
@@ -102,6 +126,7 @@ func (s *Service) register() {
 			Help: "Whether the last request that had to be refused was refused by this service (1) or not (0)."}, s.canary.metric))
 	}
 	s.registry.MustRegister(s.revocationMetrics()...)
-	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s.verifier}, connectorStats{s.sources},
+	s.registry.MustRegister(s.envoyMetrics()...)
+	s.registry.MustRegister(s.reloads.successful, s.reloads.when, build, ready, keySets{s}, connectorStats{s},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 }

@@ -77,18 +77,29 @@ func rate(r *config.Rate) envoy.Rate {
 
 // messageTimeout is how long Envoy waits for an answer: longer than everything that the service may wait for.
 func messageTimeout(cfg *config.Config) time.Duration {
-	longest := 5 * time.Second
+	longest, _ := longestWait(cfg)
+	return longest + waitMargin
+}
+
+const (
+	shortestWait = 5 * time.Second // however little may be waited for
+	waitMargin   = 5 * time.Second // for a policy, and a session to open at the upstream
+)
+
+// longestWait is how long the service may wait for somebody else before it answers, and the key that says so.
+func longestWait(cfg *config.Config) (longest time.Duration, key string) {
+	longest = shortestWait
 	for _, a := range cfg.Apps {
-		if x := a.Authorization.Outbound.TokenExchange; x != nil {
-			longest = max(longest, x.Timeout)
+		if x := a.Authorization.Outbound.TokenExchange; x != nil && x.Timeout > longest {
+			longest, key = x.Timeout, "apps."+a.Name+".authorization.outbound.tokenExchange.timeout"
 		}
 	}
 	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
-		if s.TokenValidation.Method == "introspection" {
-			longest = max(longest, s.TokenValidation.Introspection.Timeout)
+		if v := s.TokenValidation; v.Method == "introspection" && v.Introspection.Timeout > longest {
+			longest, key = v.Introspection.Timeout, "mcpProvider.authorization.oauth.servers.tokenValidation.introspection.timeout"
 		}
 	}
-	return longest + 5*time.Second // a policy, and a session to open at the upstream
+	return longest, key
 }
 
 // endpoints are the paths at which agents speak MCP, the stream's first.

@@ -264,7 +264,9 @@ func TestWithoutOAuth(t *testing.T) {
 		t.Errorf("%v, %v", v, err)
 	}
 	r := prometheus.NewRegistry()
-	r.MustRegister(keySets{nil})
+	s := &Service{}
+	s.state.Store(&state{})
+	r.MustRegister(keySets{s})
 	if families, err := r.Gather(); err != nil || len(families) != 0 {
 		t.Errorf("key sets of nobody: %v, %v", families, err)
 	}
@@ -273,7 +275,7 @@ func TestWithoutOAuth(t *testing.T) {
 func TestKeySets(t *testing.T) {
 	s := newFiles(t).service()
 	r := prometheus.NewRegistry()
-	r.MustRegister(keySets{s.verifier})
+	r.MustRegister(keySets{s})
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatalf("two issuers that are not known yet: %v", err)

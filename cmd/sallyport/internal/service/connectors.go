@@ -8,7 +8,7 @@ import (
 )
 
 // connectorStats shows how each app's tokens are got.
-type connectorStats struct{ sources map[string]tokenSource }
+type connectorStats struct{ *Service }
 
 var (
 	exchangesDesc = prometheus.NewDesc("sallyport_connector_exchanges_total",
@@ -29,7 +29,7 @@ func (c connectorStats) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c connectorStats) Collect(ch chan<- prometheus.Metric) {
-	for app, source := range c.sources {
+	for app, source := range c.now().sources {
 		switch s := source.(type) {
 		case *exchange.Client:
 			collectClient(ch, app, s.Stats())

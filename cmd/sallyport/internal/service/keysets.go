@@ -4,12 +4,10 @@ import (
 	"cmp"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/sallyport/sallyport/authz/token"
 )
 
 // keySets shows the state of each issuer's keys, and how it answers about tokens.
-type keySets struct{ verifier *token.Verifier }
+type keySets struct{ *Service }
 
 var (
 	keysDesc     = prometheus.NewDesc("sallyport_keyset_keys", "Usable keys of an issuer.", []string{"issuer"}, nil)
@@ -27,10 +25,11 @@ func (k keySets) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (k keySets) Collect(ch chan<- prometheus.Metric) {
-	if k.verifier == nil {
+	verifier := k.now().verifier
+	if verifier == nil {
 		return
 	}
-	for _, s := range k.verifier.Stats() {
+	for _, s := range verifier.Stats() {
 		issuer := cmp.Or(s.Issuer, s.WellKnown) // before discovery an issuer has an address only
 		ch <- prometheus.MustNewConstMetric(keysDesc, prometheus.GaugeValue, float64(s.Keys), issuer)
 		ch <- prometheus.MustNewConstMetric(ageDesc, prometheus.GaugeValue, s.Age.Seconds(), issuer)

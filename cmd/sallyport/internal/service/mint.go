@@ -14,14 +14,30 @@ import (
 // of its own, so that its tokens can be counted.
 type mint struct {
 	config.Connector
-	keys *sts.KeySet
+	keys *keySet
 }
 
-// newMints makes the connectors of type sts, by name.
-func newMints(cfg *config.Config, log *slog.Logger) (map[string]*mint, error) {
+// keySet is a mint's keys, and the text that they are from; "" for a directory's.
+type keySet struct {
+	*sts.KeySet
+	text config.Secret
+}
+
+// same reports whether the two mint alike.
+func (m *mint) same(o *mint) bool {
+	return o != nil && m.keys == o.keys && m.Issuer == o.Issuer && m.OAuthClientID == o.OAuthClientID
+}
+
+// newMints makes the connectors of type sts, by name. Keys are those of old, unless they come from somewhere else now.
+func newMints(n, old *state, log *slog.Logger) (map[string]*mint, error) {
 	mints := map[string]*mint{}
-	for _, c := range cfg.Connectors {
+	for _, c := range n.cfg.Connectors {
 		if c.Type != "sts" {
+			continue
+		}
+		name, from := "keys of "+c.Name, sum(c.KeyDir, c.Algorithm, c.RotateEvery, c.Keys != "")
+		if p := old.kept(name, from); p != nil {
+			n.parts[name], mints[c.Name] = p, &mint{c, old.mints[c.Name].keys}
 			continue
 		}
 		rotate := c.RotateEvery
@@ -33,13 +49,14 @@ func newMints(cfg *config.Config, log *slog.Logger) (map[string]*mint, error) {
 		if err != nil {
 			return nil, fmt.Errorf("connector %s: %w", c.Name, err)
 		}
-		mints[c.Name] = &mint{Connector: c, keys: keys}
+		mints[c.Name] = &mint{c, &keySet{keys, c.Keys}}
+		n.parts[name] = &part{from: from, run: keys.Run}
 	}
 	return mints, nil
 }
 
 func (m *mint) minter() (*sts.Minter, error) {
-	return sts.NewMinter(sts.MinterConfig{Issuer: m.Issuer, ClientID: m.OAuthClientID, Keys: m.keys})
+	return sts.NewMinter(sts.MinterConfig{Issuer: m.Issuer, ClientID: m.OAuthClientID, Keys: m.keys.KeySet})
 }
 
 // published are what the connectors of type sts have to say to those who verify their tokens: by the address where it is
@@ -66,16 +83,15 @@ func published(cfg *config.Config, mints map[string]*mint) (map[string]http.Hand
 
 // rekey takes in keys that have changed in the secret store. Those that are no longer there stay published while their
 // tokens live.
-func rekey(mints map[string]*mint, connectors []config.Connector) error {
-	for _, c := range connectors {
-		m := mints[c.Name]
-		if m == nil || c.Keys == "" || c.Keys == m.Keys {
+func rekey(mints map[string]*mint) error {
+	for _, m := range mints {
+		if m.Keys == "" || m.Keys == m.keys.text {
 			continue
 		}
-		if err := m.keys.Replace([]byte(c.Keys.Reveal())); err != nil {
-			return fmt.Errorf("connector %s: %w", c.Name, err)
+		if err := m.keys.Replace([]byte(m.Keys.Reveal())); err != nil {
+			return fmt.Errorf("connector %s: %w", m.Name, err)
 		}
-		m.Keys = c.Keys
+		m.keys.text = m.Keys
 	}
 	return nil
 }

@@ -2,81 +2,191 @@ package service
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 )
 
-// pollInterval is how often the files are looked at. Polling contents, not watching names, is what survives the
-// symlink swaps of Kubernetes volumes and the rename dances of editors.
-const pollInterval = 500 * time.Millisecond
+const (
+	// pollInterval is how often the files are looked at. Polling contents, not watching names, is what survives the
+	// symlink swaps of Kubernetes volumes and the rename dances of editors.
+	pollInterval = 500 * time.Millisecond
+	// retryInterval is how often a reload that failed for a reason beyond the files is tried again.
+	retryInterval = 5 * time.Second
+	// partsDeadline bounds how long new authorization servers and connectors are waited for.
+	partsDeadline = 3 * time.Second
+)
+
+// grace is how long a verdict may be on its way: what it names stays that long.
+func (s *Service) grace() time.Duration { return s.messageTimeout + 5*time.Second }
+
+// elsewhere is an error whose cause is not in the files, so that trying again may help.
+type elsewhere struct{ error }
+
+func (e elsewhere) Unwrap() error { return e.error }
 
 // watch reloads when a file that the configuration was built from changes. A file that does not load keeps what
 // runs, and says so.
 func (s *Service) watch(ctx context.Context) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
+	var again time.Time // when to try a failed reload again; zero: when a file changes
 	for last := s.Config; ; {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick.C:
 		}
-		if !last.Changed() {
+		s.dismiss(ctx, time.Now())
+		if !last.Changed() && (again.IsZero() || time.Now().Before(again)) {
 			continue
 		}
 		var err error
-		if last, err = s.reload(); err != nil {
-			s.reloads.successful.Set(0)
+		last, err = s.reload(ctx)
+		again = time.Time{}
+		if errors.As(err, &elsewhere{}) {
+			again = time.Now().Add(retryInterval)
+		}
+		s.reloads.done(err)
+		if err != nil {
 			s.Log.Error("configuration not reloaded; the previous one stays in force", "error", err)
 			continue
 		}
-		s.reloads.successful.Set(1)
-		s.reloads.when.SetToCurrentTime()
 		s.Log.Info("configuration reloaded")
 	}
 }
 
-var errRestart = errors.New("the change reaches beyond policies, tools, limits and client secrets, and takes effect on a restart only")
-
 // reload puts the files as they are now in force, all of them or nothing. It returns what it read in any case.
-func (s *Service) reload() (*config.Config, error) {
+//
+// The order is what keeps calls from being lost: Envoy has the new routes beside the old ones before any verdict names them,
+// and the old ones until no verdict can any more.
+func (s *Service) reload(ctx context.Context) (*config.Config, error) {
 	cfg, problems := s.Load()
 	for _, p := range problems {
 		if !p.Warning {
 			return cfg, errors.New(p.String())
 		}
 	}
-	if fixed(cfg) != s.fixed {
-		return cfg, errRestart
+	if err := s.restart(cfg); err != nil {
+		return cfg, err
 	}
-	g, err := s.newGate(cfg)
+	old := s.now()
+	n, err := s.build(cfg, old)
 	if err != nil {
 		return cfg, err
 	}
-	if err := s.rotate(cfg); err != nil {
+	if n.gate, err = s.newGate(n); err != nil {
 		return cfg, err
 	}
-	if err := rekey(s.mints, cfg.Connectors); err != nil {
+	s.startParts(n)
+	if err := s.prepare(ctx, n, old); err != nil {
+		for name, p := range n.parts {
+			if old.parts[name] != p && p.end != nil {
+				p.end()
+			}
+		}
 		return cfg, err
 	}
-	s.setGate(g)
+	s.state.Store(n) // the hub's first: it is to know what verdicts will be about
+	if s.life != nil {
+		s.hub.Prime(ctx)
+	}
+	s.setGate(n)
 	return cfg, nil
 }
 
-// rotate has the clients of authorization servers use the secrets of cfg.
-func (s *Service) rotate(cfg *config.Config) error {
-	for _, c := range cfg.Connectors {
+// prepare does what can fail of a reload.
+func (s *Service) prepare(ctx context.Context, n, old *state) error {
+	if err := s.awaitParts(ctx, n, old); err != nil {
+		return elsewhere{err}
+	}
+	if err := s.push(ctx, n); err != nil {
+		return elsewhere{err}
+	}
+	if s.ads != nil && s.ads.Stats().Envoys > 0 && !slices.Equal(routesOf(n), routesOf(old)) {
+		select {
+		case <-time.After(settleTime):
+		case <-ctx.Done():
+		}
+	}
+	err := n.rotate()
+	if err == nil {
+		err = rekey(n.mints)
+	}
+	if err != nil {
+		return errors.Join(err, s.push(ctx, old))
+	}
+	return nil
+}
+
+func routesOf(s *state) (out []string) {
+	for _, a := range s.envoy.Apps {
+		out = append(out, a.Route)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// startParts has what n has more than the state before begin to work, if anything works yet.
+func (s *Service) startParts(n *state) {
+	if s.life == nil {
+		return
+	}
+	for _, p := range n.parts {
+		if p.end != nil {
+			continue
+		}
+		var ctx context.Context
+		ctx, p.end = context.WithCancel(s.life)
+		s.group.Go(func() error { return ignoreEnd(p.run(ctx)) })
+	}
+}
+
+// awaitParts waits until what is new can be used. What could not be used before either is not waited for.
+func (s *Service) awaitParts(ctx context.Context, n, old *state) error {
+	if s.life == nil {
+		return nil
+	}
+	deadline := time.Now().Add(partsDeadline)
+	for {
+		var lacking []string
+		for name, p := range n.parts {
+			if before := old.parts[name]; before != p && p.lacks != nil {
+				lacking = append(lacking, beyond(p.lacks(), before)...)
+			}
+		}
+		if len(lacking) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not to be had: %s", strings.Join(lacking, ", "))
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// beyond is what is lacking more than before.
+func beyond(lacking []string, before *part) []string {
+	if before == nil || before.lacks == nil {
+		return lacking
+	}
+	was := before.lacks()
+	return slices.DeleteFunc(lacking, func(what string) bool { return slices.Contains(was, what) })
+}
+
+// rotate has the clients of authorization servers use the secrets of the configuration.
+func (s *state) rotate() error {
+	for _, c := range s.cfg.Connectors {
 		secret := c.OAuthClientSecret.Reveal()
-		for _, a := range cfg.Apps {
+		for _, a := range s.cfg.Apps {
 			client, x := s.clients[a.Name], a.Authorization.Outbound.TokenExchange
 			if client == nil || x.IDP != c.Name || secret == "" {
 				continue
@@ -89,66 +199,25 @@ func (s *Service) rotate(cfg *config.Config) error {
 	return nil
 }
 
-// secrets are those that a reload cannot change.
-func secrets(cfg *config.Config) []config.Secret {
-	out := []config.Secret{cfg.Session.Key, cfg.Session.Store}
-	for _, c := range cfg.Connectors {
-		out = append(out, c.PrivateKey)
-		for _, name := range slices.Sorted(maps.Keys(c.AdditionalParameters)) {
-			out = append(out, c.AdditionalParameters[name])
+// dismiss lets go of what no call can need any more.
+func (s *Service) dismiss(ctx context.Context, now time.Time) {
+	old := s.now()
+	over := func(l leaving) bool { return now.After(l.until) }
+	if !slices.ContainsFunc(old.leaving, over) {
+		return
+	}
+	n := *old
+	n.leaving = slices.DeleteFunc(slices.Clone(old.leaving), over)
+	if err := s.push(ctx, &n); err != nil {
+		s.Log.Warn("what is no longer used could not be taken from Envoy yet", "error", err)
+		return
+	}
+	for _, l := range old.leaving {
+		for _, p := range l.parts {
+			if over(l) && p.end != nil {
+				p.end()
+			}
 		}
 	}
-	for _, s := range cfg.MCPProvider.Authorization.OAuth.Servers {
-		out = append(out, s.TokenValidation.Introspection.ClientSecret)
-	}
-	if cfg.AuthProvider != nil {
-		for _, c := range cfg.AuthProvider.Clients {
-			out = append(out, c.Secret)
-		}
-	}
-	return out
-}
-
-// fixed sums up what a reload cannot change: listeners, keys, connectors, and where the upstreams are.
-func fixed(cfg *config.Config) [sha256.Size]byte {
-	c := *cfg
-	c.Apps = nil
-	for _, a := range cfg.Apps {
-		a.Authorization.Inbound = config.Inbound{}
-		a.AllowBigNumbers, a.ToolList, a.Timeout, a.ToolTimeouts = false, "", 0, nil
-		if x := a.Authorization.Outbound.TokenExchange; x != nil {
-			exchange := *x
-			exchange.Tools, exchange.Prompts, exchange.Resources, exchange.Session = nil, nil, nil, nil
-			exchange.Discovery = config.Discovery{}
-			exchange.UnlistedTools, exchange.RequireAct, exchange.OpaqueTokens = "", false, false
-			exchange.LongerLifetimes, exchange.NarrowerScopes, exchange.SubjectClaim, exchange.RequireSubjectScopes = "", "", "", false
-			a.Authorization.Outbound.TokenExchange = &exchange
-		}
-		c.Apps = append(c.Apps, a)
-	}
-	c.MCPProvider.Authorization.OAuth.ScopesSupported = nil
-	c.HTTP.AllowedHosts, c.HTTP.AllowedOrigins = nil, nil
-	sum := sha256.New()
-	if err := json.NewEncoder(sum).Encode(c); err != nil {
-		panic(err) // a plain struct
-	}
-	for _, secret := range secrets(cfg) {
-		_, _ = io.WriteString(sum, secret.Reveal()+"\x00") // redacted by the encoder
-	}
-	for _, c := range cfg.Connectors {
-		// A client secret may change (see rotate), but not come or go; which keys there are may change, too: see rekey.
-		_, _ = fmt.Fprintln(sum, c.OAuthClientSecret != "", c.Keys != "")
-		if c.PrivateKeyFile != "" {
-			content, _ := os.ReadFile(c.PrivateKeyFile)
-			_, _ = sum.Write(content)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Keys(cfg.TLS)) {
-		t := cfg.TLS[name]
-		for _, file := range append([]string{t.CertFile, t.KeyFile, t.CAFile}, t.ClientCAFiles...) {
-			content, _ := os.ReadFile(file)
-			_, _ = sum.Write(content)
-		}
-	}
-	return [sha256.Size]byte(sum.Sum(nil))
+	s.state.Store(&n)
 }

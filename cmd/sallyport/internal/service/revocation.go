@@ -13,7 +13,6 @@ import (
 
 	"github.com/sallyport/sallyport/authz/audit"
 	"github.com/sallyport/sallyport/authz/revocation"
-	"github.com/sallyport/sallyport/authz/token"
 	"github.com/sallyport/sallyport/exchange"
 	"github.com/sallyport/sallyport/extproc/hub"
 )
@@ -23,14 +22,7 @@ const enforceDeadline = 5 * time.Second
 
 // newRevocations reads what has been revoked, from the store that replicas share or from a file.
 func (s *Service) newRevocations() (*revocation.List, error) {
-	c := revocation.Config{Log: s.Log, Learnt: func() { _, _ = s.enforce(context.Background()) }}
-	for _, server := range s.Config.MCPProvider.Authorization.OAuth.Servers {
-		skew := server.TokenValidation.JWT.ClockSkew
-		if skew == 0 { // as the verifier has it
-			skew = token.DefaultClockSkew
-		}
-		c.Skew = max(c.Skew, skew)
-	}
+	c := revocation.Config{Log: s.Log, Skew: s.skew, Learnt: func() { _, _ = s.enforce(context.Background()) }}
 	if shared, ok := s.store.(*hub.Redis); ok {
 		c.Keeper = revocation.NewRedis(shared.Client())
 	} else {
@@ -61,8 +53,9 @@ type enforced struct {
 func (s *Service) enforce(ctx context.Context) (enforced, error) {
 	ctx, cancel := context.WithTimeout(ctx, enforceDeadline)
 	defer cancel()
-	if s.verifier != nil {
-		s.verifier.Drop(s.revoked.Revoked)
+	in := s.now()
+	if in.verifier != nil {
+		in.verifier.Drop(s.revoked.Revoked)
 	}
 	named := map[revocation.Kind]map[string]bool{}
 	tokens := map[[sha256.Size]byte]bool{}
@@ -75,7 +68,7 @@ func (s *Service) enforce(ctx context.Context) (enforced, error) {
 			tokens[sha256.Sum256([]byte(e.Value))] = true
 		}
 	}
-	for _, c := range s.clients { // a fresh token too many is no harm
+	for _, c := range in.clients { // a fresh token too many is no harm
 		c.Drop(func(r exchange.Reusable) bool {
 			return named[revocation.Subject][r.Subject] || named[revocation.Client][r.Agent] || tokens[r.JTI]
 		})
@@ -88,7 +81,7 @@ func (s *Service) enforce(ctx context.Context) (enforced, error) {
 // revoke carries out a command, and says what came of it. The error is for the operator; the revocation may be in force all
 // the same, which is in the error then.
 func (s *Service) revoke(ctx context.Context, r RevokeRequest) (RevokeAnswer, error) {
-	keep, err := r.check(s.verifier != nil)
+	keep, err := r.check(s.now().verifier != nil)
 	if err != nil {
 		return RevokeAnswer{}, err
 	}

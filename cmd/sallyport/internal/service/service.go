@@ -3,12 +3,9 @@ package service
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -30,9 +27,9 @@ import (
 	"github.com/sallyport/sallyport/authz/extauthz"
 	"github.com/sallyport/sallyport/authz/revocation"
 	"github.com/sallyport/sallyport/authz/session"
-	"github.com/sallyport/sallyport/authz/token"
+	"github.com/sallyport/sallyport/authz/token/dpop"
 	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
-	"github.com/sallyport/sallyport/exchange"
+	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/exchange/sts"
 	"github.com/sallyport/sallyport/extproc"
 	"github.com/sallyport/sallyport/extproc/hub"
@@ -45,6 +42,7 @@ type Options struct {
 	Load    func() (*config.Config, []config.Problem) // reads File again, for reloads
 	Log     *slog.Logger
 	Version string
+	Dynamic bool // Envoy asks the service for its resources
 
 	OwnEnvoy bool // an Envoy with our configuration runs beside, so http.address is ours to knock at
 }
@@ -55,13 +53,8 @@ type Service struct {
 	Sockets Sockets
 
 	audit      *audit.Ledger
-	verifier   *token.Verifier             // nil when OAuth is off
-	clients    map[string]*exchange.Client // by app
-	mints      map[string]*mint            // by connector
-	sources    map[string]tokenSource      // by app
-	publish    map[string]http.Handler     // of the mints, by address
-	documents  map[string]authz.Document   // likewise, by path at the gateway's own address
 	sealer     *session.Sealer
+	proofs     dpop.Replays
 	store      hub.Store
 	revoked    *revocation.List
 	hub        *hub.Hub
@@ -71,30 +64,41 @@ type Service struct {
 	canary     *canary     // nil when none is sent
 	registry   *prometheus.Registry
 	metrics    *authz.Metrics
-	fixed      [sha256.Size]byte // of what a reload cannot change
-	reloads    reloadMetrics
-	gate       atomic.Pointer[authz.Gate]
-	listening  chan struct{} // closed once every listener is ours
-	began      time.Time
-	routed     atomic.Bool // an Envoy with our routes is there
-	draining   atomic.Bool
+	ads        *envoy.Server // nil when Envoy has a file instead
+	reloads    reloads
+
+	// What a reload cannot change.
+	lasting        map[string]string // sums of values, by key
+	messageTimeout time.Duration     // of Envoy's listener
+	skew           time.Duration     // that revocations are kept for
+
+	state     atomic.Pointer[state]
+	life      context.Context // of what works in the background; nil before Run
+	group     *errgroup.Group // which runs there
+	listening chan struct{}   // closed once every listener is ours
+	began     time.Time
+	routed    atomic.Bool // an Envoy with our routes is there
+	draining  atomic.Bool
 }
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
-	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), fixed: fixed(o.Config), registry: prometheus.NewRegistry()}
+	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), registry: prometheus.NewRegistry(),
+		messageTimeout: messageTimeout(o.Config), skew: clockSkew(o.Config)}
 	var err error
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address, o.Config.Service.Hub); err != nil {
 		return nil, err
 	}
+	s.lasting = s.lastingOf(o.Config)
 	if s.store, err = newStore(o.Config, o.Log); err != nil {
 		return nil, err
 	}
 	if s.revoked, err = s.newRevocations(); err != nil {
 		return nil, err
 	}
-	if s.verifier, err = newVerifier(o.Config, sharedProofs(s.store), o.Log, s.revoked.Revoked); err != nil {
-		return nil, err
+	s.proofs = sharedProofs(s.store)
+	if s.proofs == nil { // they outlive a verifier
+		s.proofs = dpop.NewMemory(dpop.DefaultMemory, time.Now)
 	}
 	if s.sealer, err = newSealer(o.Config); err != nil {
 		return nil, err
@@ -105,7 +109,8 @@ func New(o Options) (*Service, error) {
 	if s.canary, err = newCanary(o); err != nil {
 		return nil, err
 	}
-	if err = s.connect(); err != nil {
+	first, err := s.build(o.Config, nil)
+	if err != nil {
 		return nil, err
 	}
 	if s.audit, err = openAudit(o.Config.Audit.File); err != nil {
@@ -116,45 +121,23 @@ func New(o Options) (*Service, error) {
 	if s.hub, err = s.newHub(); err != nil {
 		return nil, err
 	}
-	s.register()
-	g, err := s.newGate(o.Config)
-	if err != nil {
+	if first.gate, err = s.newGate(first); err != nil {
 		return nil, err
 	}
-	s.setGate(g)
+	s.state.Store(first)
+	s.setGate(first)
+	if o.Dynamic {
+		s.ads = envoy.NewServer(o.Log)
+		if err := s.push(context.Background(), first); err != nil {
+			return nil, err
+		}
+	}
+	s.register()
 	return s, nil
 }
 
-// connect makes what gets tokens: for each app a client, or a minter.
-func (s *Service) connect() (err error) {
-	s.clients, s.sources = map[string]*exchange.Client{}, map[string]tokenSource{}
-	if s.mints, err = newMints(s.Config, s.Log); err != nil {
-		return err
-	}
-	if s.publish, s.documents, err = published(s.Config, s.mints); err != nil {
-		return err
-	}
-	for _, a := range s.Config.Apps {
-		x := a.Authorization.Outbound.TokenExchange
-		if x == nil || a.Authorization.Outbound.Type != "tokenExchange" {
-			continue
-		}
-		if m := s.mints[x.IDP]; m != nil {
-			minter, err := m.minter()
-			if err != nil {
-				return fmt.Errorf("app %s: %w", a.Name, err)
-			}
-			s.sources[a.Name] = minter
-			continue
-		}
-		client, err := newExchange(s.Config, x, s.Log.With("app", a.Name))
-		if err != nil {
-			return fmt.Errorf("app %s: %w", a.Name, err)
-		}
-		s.clients[a.Name], s.sources[a.Name] = client, client
-	}
-	return nil
-}
+// now is the configuration that is in force.
+func (s *Service) now() *state { return s.state.Load() }
 
 func openAudit(file string) (*audit.Ledger, error) {
 	c := audit.Config{Path: file}
@@ -172,16 +155,13 @@ func (s *Service) newHub() (*hub.Hub, error) {
 	transports := s.Config.MCPProvider.Transports
 	session := transports.Stream.Session
 	header := sessionHeader(s.Config)
-	upstream, err := upstreams(s.Config, s.Sockets)
-	if err != nil {
-		return nil, err
-	}
 	oldKeepAlive := time.Duration(0)
 	if transports.SSE.KeepAlive.Enabled {
 		oldKeepAlive = transports.SSE.KeepAlive.Interval
 	}
 	return hub.New(hub.Config{
-		Gate:         func() hub.Gate { return s.gate.Load() },
+		Gate:         func() hub.Gate { return s.now().gate },
+		Retired:      func() []*authz.App { return s.now().retired() },
 		Paths:        paths(s.Config),
 		OldKeepAlive: oldKeepAlive,
 		Store:        s.store,
@@ -192,20 +172,21 @@ func (s *Service) newHub() (*hub.Hub, error) {
 				s.Log.Error("completion not recorded", "id", c.ID, "error", err)
 			}
 		},
-		Upstream: upstream,
+		Upstream: s.upstreams(),
 		Sessions: s.sealer, SessionHeader: header, SessionTimeout: session.Timeout, ClientMayEnd: session.AllowClientTermination,
 		MaxRequestBytes: int64(s.Config.HTTP.MaxRequestBytes),
 		Version:         s.Version, Log: s.Log,
 	})
 }
 
-// newGate builds the judge for cfg. On a reload only the gate is new; keys, sessions and connections stay.
-func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
+// newGate builds the judge for n. Sessions stay.
+func (s *Service) newGate(n *state) (*authz.Gate, error) {
+	cfg := n.cfg
 	p := cfg.MCPProvider
 	stream, oauth := p.Transports.Stream, p.Authorization.OAuth
 	c := authz.Config{
 		Sessions: s.sealer, SessionHeader: sessionHeader(cfg), Upstreams: s.hub, Revocations: s.revoked, Audit: s.audit, Metrics: s.metrics, Log: s.Log,
-		Paths: paths(cfg), Documents: s.documents,
+		Paths: paths(cfg), Documents: n.documents,
 		ClientMayEnd: stream.Session.AllowClientTermination,
 		Audiences:    audiences(cfg), Resource: oauth.Resource, Scopes: oauth.ScopesSupported, Listen: cfg.HTTP.Address,
 		AllowedHosts: cfg.HTTP.AllowedHosts, AllowedOrigins: cfg.HTTP.AllowedOrigins,
@@ -214,23 +195,26 @@ func (s *Service) newGate(cfg *config.Config) (*authz.Gate, error) {
 	if s.canary != nil {
 		c.Canary = s.canary
 	}
-	if s.verifier != nil {
-		c.Tokens, c.Bound = s.verifier, bound(cfg)
+	if n.verifier != nil {
+		c.Tokens, c.Bound = n.verifier, bound(cfg)
 	}
 	for i := range cfg.Apps {
-		app, err := newApp(&cfg.Apps[i], s.sources)
+		app, err := newApp(&cfg.Apps[i], n.sources)
 		if err != nil {
 			return nil, err
+		}
+		if route := n.envoy.Apps[i].Route; route != "" {
+			app.Route = route
 		}
 		c.Apps = append(c.Apps, app)
 	}
 	return authz.New(c)
 }
 
-func (s *Service) setGate(g *authz.Gate) {
-	s.gate.Store(g)
-	s.processor.SetGate(g)
-	s.authorizer.SetGate(g)
+// setGate has n judge every message that begins from now on.
+func (s *Service) setGate(n *state) {
+	s.processor.SetGate(n.gate)
+	s.authorizer.SetGate(n.gate)
 }
 
 // Listening is closed once Run has opened every listener: from then on the sockets are this service's alone.
@@ -248,18 +232,11 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	close(s.listening)
 	background := []func(context.Context) error{s.runHub, s.watch, s.revoked.Run}
-	if s.verifier != nil {
-		background = append(background, s.verifier.Run)
-	}
 	if s.canary != nil {
 		background = append(background, func(ctx context.Context) error { return s.canary.run(ctx, s.draining.Load) })
 	}
-	for _, c := range s.clients {
-		background = append(background, c.Run)
-	}
-	for _, m := range s.mints {
-		background = append(background, m.keys.Run)
-	}
+	s.life, s.group = ctx, group
+	s.startParts(s.now())
 	for _, run := range background {
 		group.Go(func() error { return ignoreEnd(run(ctx)) })
 	}
@@ -317,7 +294,9 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 	if s.provider != nil {
 		servers[s.Config.AuthProvider.Address] = s.provider
 	}
-	maps.Copy(servers, s.publish)
+	for address := range s.now().publish {
+		servers[address] = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.now().publish[address].ServeHTTP(w, r) })
+	}
 	for address, handler := range servers {
 		l, err := listen(ctx, address)
 		if err != nil {
@@ -338,12 +317,18 @@ func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
 	extprocv3.RegisterExternalProcessorServer(server, s.processor)
 	authv3.RegisterAuthorizationServer(server, s.authorizer)
 	alsv3.RegisterAccessLogServiceServer(server, extproc.NewCompletions(s.audit.Completion, s.Log))
+	if s.ads != nil {
+		s.ads.Register(server)
+	}
 	healthv1.RegisterHealthServer(server, health.NewServer())
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		<-ctx.Done()
 		s.draining.Store(true)
+		if s.ads != nil {
+			s.ads.Stop()
+		}
 		timer := time.AfterFunc(drainTime, server.Stop)
 		server.GracefulStop()
 		timer.Stop()

@@ -171,10 +171,12 @@ func (f files) config() *config.Config {
 	return cfg
 }
 
-func (f files) service() *Service {
+func (f files) service() *Service { return f.serviceFor(false) }
+
+func (f files) serviceFor(dynamic bool) *Service {
 	f.t.Helper()
 	f.t.(*testing.T).Setenv("XDG_RUNTIME_DIR", f.dir)
-	s, err := New(Options{Config: f.config(), File: f.path("c.yaml"), Load: f.load, Log: slog.New(slog.DiscardHandler), Version: "test"})
+	s, err := New(Options{Config: f.config(), File: f.path("c.yaml"), Load: f.load, Dynamic: dynamic, Log: slog.New(slog.DiscardHandler), Version: "test"})
 	must(f.t, err)
 	f.t.Cleanup(func() { _ = s.audit.Close() })
 	return s
