@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -182,7 +184,7 @@ var handedOut = []string{resource.SecretType, resource.ClusterType, resource.Rou
 func wildcard(t string) bool { return t == resource.ClusterType || t == resource.ListenerType }
 
 func short(t string) string {
-	return map[string]string{resource.SecretType: "certificate", resource.ClusterType: "cluster", resource.RouteType: "route table",
+	return map[string]string{resource.SecretType: "TLS secret", resource.ClusterType: "cluster", resource.RouteType: "route table",
 		resource.ListenerType: "listener"}[t]
 }
 
@@ -249,7 +251,8 @@ func (c conversation) OnStreamDeltaRequest(id int64, r *discoveryv3.DeltaDiscove
 	case !ok:
 	case r.GetErrorDetail() != nil:
 		c.stats.Rejections++
-		err := fmt.Errorf("%w: %s: %s", ErrRejected, short(r.GetTypeUrl()), r.GetErrorDetail().GetMessage())
+		names := strings.Join(slices.Sorted(maps.Keys(answered.versions)), ", ") // one of them, or more
+		err := fmt.Errorf("%w: %s %s: %s", ErrRejected, short(r.GetTypeUrl()), names, r.GetErrorDetail().GetMessage())
 		c.log.Error("envoy rejects a resource", "node", p.node, "error", err)
 		if answered.push == c.push {
 			c.rejected = err

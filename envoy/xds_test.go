@@ -152,7 +152,7 @@ func TestPush(t *testing.T) {
 	}
 	weak(t, certFile, keyFile)
 	err := c.push(g, 20*time.Second)
-	if !errors.Is(err, envoy.ErrRejected) || !strings.Contains(err.Error(), "certificate") {
+	if !errors.Is(err, envoy.ErrRejected) || !strings.Contains(err.Error(), "TLS secret listener") {
 		t.Errorf("a certificate that Envoy refuses: %v", err)
 	}
 	if dump := routes(t, g.AdminSocket); !strings.Contains(dump, "app/second@1") || serial(t, address) != after || c.Stats().Rejections == 0 {
