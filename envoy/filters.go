@@ -7,6 +7,7 @@ import (
 	customv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/custom_response/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
 	headerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/header_mutation/v3"
+	localv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -18,6 +19,7 @@ import (
 )
 
 const (
+	callLimitName      = "envoy.filters.http.local_ratelimit.calls"
 	extAuthzName       = "envoy.filters.http.ext_authz"
 	extProcName        = "envoy.filters.http.ext_proc"
 	customResponseName = "envoy.filters.http.custom_response"
@@ -43,8 +45,11 @@ func ingressFilters(g Gateway) []*hcmv3.HttpFilter {
 		filter(customResponseName, &customv3.CustomResponse{}),
 		judge,
 		filter("envoy.filters.http.rbac", decidedOnly(g.namespace())))
-	if limits := callLimits(g); limits != nil {
-		chain = append(chain, limits)
+	switch limits := callLimits(g); {
+	case g.Dynamic: // a listener does not change: the routes say what is limited
+		chain = append(chain, filter(callLimitName, &localv3.LocalRateLimit{StatPrefix: "calls"}))
+	case limits != nil:
+		chain = append(chain, filter(callLimitName, limits))
 	}
 	return append(chain,
 		filter("envoy.filters.http.header_mutation", noTrailers()),

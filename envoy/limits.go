@@ -46,8 +46,8 @@ func requestLimit(r Rate) *hcmv3.HttpFilter {
 // callLimits count what the service let through, each caller's calls of each
 // tool apart. The service says in dynamic metadata whose call of what it is
 // ([MeterKey]) and of which app ([MeteredAppKey]); without its word nothing is
-// counted.
-func callLimits(g Gateway) *hcmv3.HttpFilter {
+// counted. Nil is no limit.
+func callLimits(g Gateway) *localv3.LocalRateLimit {
 	var descriptors []*ratelimitv3.LocalRateLimitDescriptor
 	longest := Rate{}
 	for _, a := range g.Apps {
@@ -76,7 +76,7 @@ func callLimits(g Gateway) *hcmv3.HttpFilter {
 	}}}
 	// The filter demands a bucket for what no descriptor matches: one that is never empty.
 	limit.TokenBucket = &typev3.TokenBucket{MaxTokens: 1 << 31, TokensPerFill: wrapperspb.UInt32(1 << 31), FillInterval: durationpb.New(time.Second)}
-	return filter("envoy.filters.http.local_ratelimit.calls", limit)
+	return limit
 }
 
 func rateLimit(name string, r Rate) *localv3.LocalRateLimit {

@@ -54,6 +54,9 @@ func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 	table.VirtualHosts[0].TypedPerFilterConfig = map[string]*anypb.Any{
 		g.filterName(): typed(&routev3.FilterConfig{Config: &anypb.Any{}}),
 	}
+	if limits := callLimits(g); limits != nil && g.Dynamic {
+		table.VirtualHosts[0].TypedPerFilterConfig[callLimitName] = typed(limits)
+	}
 	return table
 }
 

@@ -48,6 +48,8 @@ func (s *Service) lastingOf(cfg *config.Config) map[string]string {
 	out := map[string]string{
 		"http.address":           sum(cfg.HTTP.Address),
 		"http.maxRequestBytes":   sum(cfg.HTTP.MaxRequestBytes),
+		"http.maxConnections":    sum(cfg.HTTP.MaxConnections),
+		"http.requestLimit":      sum(cfg.HTTP.RequestLimit),
 		"http.tls":               sum(s.listenerTLS(cfg)),
 		"health.location":        sum(cfg.Health.Location),
 		"admin.address":          sum(cfg.Admin.Address),
