@@ -213,7 +213,9 @@ func TestReloads(t *testing.T) {
 	}
 	w.saved("another server", func() { write(thirdApp("http://"+fourth.addr()+"/mcp", "")) })
 	reaches("another server", fourth)
-	w.saved("its connections", func() { w.edit("sallyport.yaml", fourth.addr()+"/mcp\n", fourth.addr()+"/mcp\n        connection: {dialTimeout: 3s}\n") })
+	w.saved("its connections", func() {
+		w.edit("sallyport.yaml", fourth.addr()+"/mcp\n", fourth.addr()+"/mcp\n        connection: {dialTimeout: 3s}\n")
+	})
 	reaches("its connections", fourth)
 
 	connector := "  - name: second\n    type: oidc\n    oidcWellKnownURL: " + w.provider.URL + "/.well-known/openid-configuration\n    oauthClientID: " + gatewayClient +
@@ -244,7 +246,9 @@ func TestReloads(t *testing.T) {
 	if a := w.send(stranger); a.Status != http.StatusUnauthorized {
 		t.Errorf("its token is still good: %s", a)
 	}
-	w.saved("a policy", func() { w.edit("sallyport.yaml", `            result["allowed"] := true`, `            result["allowed"] := false`) })
+	w.saved("a policy", func() {
+		w.edit("sallyport.yaml", `            result["allowed"] := true`, `            result["allowed"] := false`)
+	})
 	arrived := len(fourth.calls())
 	if a := w.send(modern("third_look", `{}`)); a.RPC.Result != nil || len(fourth.calls()) != arrived {
 		t.Errorf("the policy: %s", a)
@@ -285,7 +289,7 @@ func TestReloadOfAClientSecret(t *testing.T) {
 	w := start(t)
 	b := w.bystand(0)
 	const another = "another-secret-of-the-gateway-0123456789"
-	w.leaks.hide("the gateway's other client secret", another)
+	w.hide("the gateway's other client secret", another)
 	w.saved("another secret", func() {
 		w.provider.change(t, func(c *sts.Config) {
 			for i := range c.Clients {
