@@ -216,6 +216,11 @@ $(ENVOY_GATEWAY):
 	@GOBIN=$(CURDIR)/build/eg $(GO) install -ldflags=-s github.com/envoyproxy/gateway/cmd/$(notdir $@)
 	@mv build/eg/envoy-gateway $@
 
+.PHONY: reload-storm
+reload-storm: build ## 1000 reloads under load, about 20 minutes
+	$(call say,reloading)
+	@ENVOY=$(ENVOY_BIN) SALLYPORT_RELOADS=1000 $(GO) test -count=1 -v -timeout 60m -run '^TestReloadStorm$$' ./e2e
+
 .PHONY: conformance
 conformance: build node ## the official conformance suite alone, or one SCENARIO of it
 	@ENVOY=$(ENVOY_BIN) CONFORMANCE_SCENARIO=$(SCENARIO) $(GO) test -count=1 -v -run '^TestConformance' ./e2e

@@ -32,8 +32,14 @@ type apart struct {
 // splitWorld starts Envoy with the rendered bootstrap, changed by patch, and the service when serve is set.
 func splitWorld(t *testing.T, serve bool, patch func(bootstrap map[string]any)) *apart {
 	t.Helper()
+	return splitWorldWith(t, "", serve, patch)
+}
+
+// splitWorldWith is splitWorld with further members of service.
+func splitWorldWith(t *testing.T, members string, serve bool, patch func(bootstrap map[string]any)) *apart {
+	t.Helper()
 	w := newWorld(t)
-	service := "service:\n  address: unix:" + w.path("s/service.sock") + "\n"
+	service := "service:\n  address: unix:" + w.path("s/service.sock") + "\n" + members
 	if wiring != nil {
 		service += wiring(t)
 	}

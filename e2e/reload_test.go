@@ -435,6 +435,51 @@ func weakLeaf(t *testing.T) (certificate, key string) {
 	return certPEM(der), string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
 }
 
+// A service that is away takes nothing from its Envoy but its verdicts. When it is back, with another file, its Envoy has what
+// changed, and no listener did.
+func TestReloadByARestartOfTheService(t *testing.T) {
+	a := splitWorldWith(t, "  envoyConfig: ads\n", true, nil)
+	if got := a.send(modern("my_server_listItems", `{}`)); got.RPC.Result == nil {
+		t.Fatal(got)
+	}
+	third := newRecorder(t, "look")
+	a.service.stop()
+	if got := a.send(modern("open_echo", `{}`)); got.Status != http.StatusServiceUnavailable || got.RPC.Error == nil || len(a.open.calls()) != 0 {
+		t.Errorf("without the service: %s", got)
+	}
+	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
+	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	a.serve()
+	await(t, "the new app", func() bool { return a.send(modern("third_look", `{}`)).RPC.Result != nil && len(third.calls()) > 0 })
+	if got := a.send(modern("my_server_listItems", `{}`)); got.RPC.Result == nil {
+		t.Error(got)
+	}
+	if n := a.stat("listener_manager.listener_modified"); n != 0 {
+		t.Errorf("%d listeners changed, which ends streams", n)
+	}
+	// And another Envoy, of another name, gets the same.
+	a.write("other.yaml", strings.NewReplacer("id: sallyport", "id: another", "envoy-admin.sock", "other-admin.sock").Replace(a.read("envoy.yaml")))
+	spawn(t, nil, nil, envoyBinary, "-c", a.path("other.yaml"), "--disable-hot-restart", "--concurrency", "1", "--log-level", "error")
+	await(t, "two Envoys", func() bool { return strings.Contains(a.metrics(), "sallyport_xds_envoys 2\n") })
+}
+
+// What a file gave to Envoy is not changed behind its back.
+func TestReloadOfAStaticEnvoy(t *testing.T) {
+	a := splitWorld(t, true, nil)
+	third := newRecorder(t, "look")
+	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
+	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	await(t, "the refusal", func() bool {
+		return strings.Contains(a.service.output(), "apps.third.upstream: a change takes effect on a restart only")
+	})
+	if got := a.send(modern("third_look", `{}`)); !unknownTool(got) {
+		t.Errorf("verdicts are about what Envoy lacks: %s", got)
+	}
+	a.write("sallyport.yaml", a.config()+rest)
+	a.write("open.rego", "package orchestrator\n")
+	await(t, "the policy", func() bool { return a.send(modern("open_echo", `{}`)).RPC.Result == nil })
+}
+
 // One change after the other, of everything at once, and nobody notices but those that it is about. SALLYPORT_RELOADS is how
 // many: `make reload-storm` makes 1000.
 func TestReloadStorm(t *testing.T) {

@@ -302,7 +302,7 @@ func TestBrokenOffMessagesAreAccountedFor(t *testing.T) {
 		await(t, "Envoy to ask the service", func() bool { return stat(begun) > before })
 		must(t, conn.Close())
 	}
-	await(t, "the end of all streams but the access log's", func() bool { return stat("cluster.service.upstream_rq_active") == 1 })
+	await(t, "the end of all streams but the access log's and the configuration's", func() bool { return stat("cluster.service.upstream_rq_active") == 2 })
 	if n := len(s.reconcile()); n < 10 {
 		t.Errorf("only %d messages were heard of", n)
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -105,6 +106,16 @@ func (s *Server) Stats() ServerStats {
 	return out
 }
 
+// Served reports whether there is an Envoy, and all that are there have what was last pushed.
+func (s *Server) Served() bool {
+	if s.Stats().Envoys == 0 {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current != nil && s.missing(s.current) == ""
+}
+
 // ErrRejected means that an Envoy does not take a resource. The text is Envoy's.
 var ErrRejected = errors.New("rejected by Envoy")
 
@@ -126,9 +137,31 @@ func (s *Server) Push(ctx context.Context, r *Resources) error {
 		err = s.await(ctx, snapshot)
 	}
 	if err != nil && before != nil {
-		err = errors.Join(err, s.set(before))
+		err = errors.Join(err, s.restore(before))
 	}
 	return err
+}
+
+// restoreTime bounds how long Envoys are waited for that are sent back.
+const restoreTime = time.Second
+
+func (s *Server) restore(before *cache.Snapshot) error {
+	s.mu.Lock()
+	s.push++ // what is still said of the other one does not matter
+	s.rejected = nil
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), restoreTime)
+	defer cancel()
+	err := s.set(before)
+	_ = s.await(ctx, before) // who does not answer now will later
+	return err
+}
+
+// Rejected is what an Envoy has said against what was last pushed, nil if none has said anything.
+func (s *Server) Rejected() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rejected
 }
 
 func (s *Server) set(snapshot *cache.Snapshot) error {
@@ -252,7 +285,7 @@ func (c conversation) OnStreamDeltaRequest(id int64, r *discoveryv3.DeltaDiscove
 	case r.GetErrorDetail() != nil:
 		c.stats.Rejections++
 		names := strings.Join(slices.Sorted(maps.Keys(answered.versions)), ", ") // one of them, or more
-		err := fmt.Errorf("%w: %s %s: %s", ErrRejected, short(r.GetTypeUrl()), names, r.GetErrorDetail().GetMessage())
+		err := fmt.Errorf("%w: %s %s: %s", ErrRejected, short(r.GetTypeUrl()), names, strings.TrimSpace(r.GetErrorDetail().GetMessage()))
 		c.log.Error("envoy rejects a resource", "node", p.node, "error", err)
 		if answered.push == c.push {
 			c.rejected = err

@@ -76,6 +76,16 @@ func (c *control) must(g envoy.Gateway) {
 	}
 }
 
+// awaitEnvoy waits until an Envoy has what was pushed.
+func (c *control) awaitEnvoy() {
+	c.t.Helper()
+	for begun := time.Now(); !c.Served(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > 20*time.Second {
+			c.t.Fatal("no Envoy has what was pushed")
+		}
+	}
+}
+
 // routes are what an Envoy has of one table.
 func routes(t *testing.T, admin string) string {
 	t.Helper()
@@ -129,7 +139,11 @@ func TestPush(t *testing.T) {
 	g.Apps = []envoy.App{{Name: "first", Route: "app/first@1", URL: "http://127.0.0.1:1/mcp"}}
 	c := newControl(t, g)
 	c.must(g) // nobody is there yet
+	if c.Served() {
+		t.Error("somebody is served")
+	}
 	address := start(t, g)
+	c.awaitEnvoy()
 	if n := c.Stats().Envoys; n != 1 {
 		t.Fatalf("%d Envoys", n)
 	}
@@ -181,11 +195,7 @@ func TestPushAfterARestart(t *testing.T) {
 	}
 	c = newControl(t, g)
 	c.must(g)
-	for begun := time.Now(); c.Stats().Envoys == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Since(begun) > 20*time.Second {
-			t.Fatal("Envoy does not come back")
-		}
-	}
+	c.awaitEnvoy()
 	g.Apps = append(g.Apps, envoy.App{Name: "second", Route: "app/second@1", URL: "http://127.0.0.1:2/mcp"})
 	c.must(g)
 	if dump := routes(t, g.AdminSocket); !strings.Contains(dump, "app/second@1") {

@@ -43,10 +43,15 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	waiting, stopWaiting := context.WithCancel(ctx)
 	defer stopWaiting()
-	go awaitReady(waiting, cfg, proxy)
+	rejected := make(chan error, 1)
+	go awaitReady(waiting, cfg, proxy, rejected)
 
 	select {
 	case <-ctx.Done():
+	case err := <-rejected:
+		stop(proxy, 0)
+		endService()
+		return errors.Join(err, <-serviceDone)
 	case <-proxy.Done():
 		endService()
 		return errors.Join(fmt.Errorf("envoy ended: %w", orUnknown(proxy.Err())), <-serviceDone)
@@ -90,8 +95,9 @@ func startEnvoy(cfg Config) (*envoyproc.Process, error) {
 		Concurrency: cfg.Concurrency, Log: s.Log})
 }
 
-// awaitReady calls OnReady once the service is ready and Envoy has its listeners. What keeps it waiting is logged.
-func awaitReady(ctx context.Context, cfg Config, proxy *envoyproc.Process) {
+// awaitReady calls OnReady once the service is ready and Envoy has its listeners. What keeps it waiting is logged. An Envoy
+// that rejects what it is given at first, such as an address that somebody else has, will not become ready.
+func awaitReady(ctx context.Context, cfg Config, proxy *envoyproc.Process, rejected chan<- error) {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	complain := time.NewTicker(5 * time.Second)
@@ -100,6 +106,10 @@ func awaitReady(ctx context.Context, cfg Config, proxy *envoyproc.Process) {
 		ready, checks := cfg.Service.Ready()
 		if ready && proxy.Listening(ctx) {
 			cfg.OnReady()
+			return
+		}
+		if err := cfg.Service.Rejected(); err != nil {
+			rejected <- err
 			return
 		}
 		select {

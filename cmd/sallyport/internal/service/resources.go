@@ -53,6 +53,14 @@ func (s *Service) push(ctx context.Context, n *state) error {
 	return s.ads.Push(ctx, r)
 }
 
+// Rejected is why an Envoy does not take what the service has for it; nil when none refuses.
+func (s *Service) Rejected() error {
+	if s.ads == nil {
+		return nil
+	}
+	return s.ads.Rejected()
+}
+
 func (s *Service) envoyMetrics() []prometheus.Collector {
 	if s.ads == nil {
 		return nil

@@ -260,6 +260,8 @@ func (s *Service) runHub(ctx context.Context) error {
 		conn, err := new(net.Dialer).DialContext(ctx, "unix", s.Sockets.Egress)
 		if err == nil {
 			_ = conn.Close()
+		}
+		if err == nil && (s.ads == nil || s.ads.Served()) { // an Envoy that outlived an earlier service has other routes at first
 			s.routed.Store(true)
 			if s.connected() || time.Since(s.began) > exchangeGrace { // some upstreams show nothing without a token
 				return s.hub.Run(ctx)
