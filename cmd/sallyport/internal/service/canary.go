@@ -102,7 +102,9 @@ func (c *canary) run(ctx context.Context, paused func() bool) error {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			c.tell(err)
+			if !errors.Is(err, errCrowded) { // which is no news: Envoy refused it by itself, and went around nobody
+				c.tell(err)
+			}
 			if err != nil {
 				wait = canaryRetry
 			}
@@ -130,6 +132,7 @@ func (c *canary) tell(err error) {
 
 var (
 	errNoAnswer   = errors.New("no answer")
+	errCrowded    = errors.New("turned away by a limit")
 	errNotRefused = errors.New("answered by somebody else")
 )
 
@@ -162,6 +165,9 @@ func (c *canary) send(ctx context.Context) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10))
+	if resp.StatusCode == http.StatusTooManyRequests {
+		return errCrowded
+	}
 	if resp.StatusCode != http.StatusUnauthorized || resp.Header.Get(authz.CanaryHeader) != p.echo {
 		return fmt.Errorf("%w: %s", errNotRefused, resp.Status)
 	}

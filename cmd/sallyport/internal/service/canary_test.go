@@ -45,15 +45,19 @@ func TestCanary(t *testing.T) {
 			echo, _ := c.Echo(r.Header.Get(authz.CanaryHeader))
 			w.Header().Set(authz.CanaryHeader, echo)
 		},
-		"redirected": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
+		"turned away": func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTooManyRequests) },
+		"redirected":  func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) },
 	}
 	for name, handler := range answer {
 		t.Run(name, func(t *testing.T) {
 			server := httptest.NewServer(handler)
 			defer server.Close()
 			c = makeCanary(t, server.URL, nil, slog.New(slog.DiscardHandler))
-			err := c.send(t.Context())
-			if want := name == "refused by the service"; (err == nil) != want || !want && !errors.Is(err, errNotRefused) {
+			want, known := map[string]error{"refused by the service": nil, "turned away": errCrowded}[name]
+			if !known {
+				want = errNotRefused
+			}
+			if err := c.send(t.Context()); !errors.Is(err, want) {
 				t.Error(err)
 			}
 			if _, ok := c.Echo(""); ok {
