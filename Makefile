@@ -190,7 +190,12 @@ $(ZITADEL_BIN):
 .PHONY: test
 test: build lint node python zitadel crds ## vet, lint, and every test, the end-to-end ones against the real Envoy
 	$(call say,testing)
-	@ENVOY=$(ENVOY_BIN) $(GO) test -race -timeout 20m ./...
+	@ENVOY=$(ENVOY_BIN) $(GO) test -race -timeout 24m ./...
+
+.PHONY: wirings
+wirings: build ## what agents see, over every way to join an Envoy and the service
+	$(call say,testing every wiring)
+	@ENVOY=$(ENVOY_BIN) SALLYPORT_WIRINGS=1 $(GO) test -count=1 -v -timeout 20m -run '^(TestExtAuthz|TestExtProcDuplex|TestHubOfItsOwn)' ./e2e
 
 # They come as Go modules that nothing here is built from.
 .PHONY: crds

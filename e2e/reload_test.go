@@ -483,7 +483,7 @@ func TestReloadOfAStaticEnvoy(t *testing.T) {
 // One change after the other, of everything at once, and nobody notices but those that it is about. SALLYPORT_RELOADS is how
 // many: `make reload-storm` makes 1000.
 func TestReloadStorm(t *testing.T) {
-	reloads, err := strconv.Atoi(cmp.Or(os.Getenv("SALLYPORT_RELOADS"), "50"))
+	reloads, err := strconv.Atoi(cmp.Or(os.Getenv("SALLYPORT_RELOADS"), "10"))
 	must(t, err)
 	w := start(t)
 	third := newRecorder(t, "look")

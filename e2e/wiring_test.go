@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 )
@@ -36,13 +37,23 @@ func TestExtAuthz(t *testing.T) {
 	joined(t, func(*testing.T) string { return "  filter: extAuthz\n" })
 }
 
+// onDemand skips what `make wirings` runs: the tests above, once more and at length.
+func onDemand(t *testing.T) {
+	t.Helper()
+	if os.Getenv("SALLYPORT_WIRINGS") == "" {
+		t.Skip("NOT TESTED here: `make wirings` does")
+	}
+}
+
 // Envoy can send bodies as they come, and wait to get them back.
 func TestExtProcDuplex(t *testing.T) {
+	onDemand(t)
 	joined(t, func(*testing.T) string { return "  filter: extProcDuplex\n" })
 }
 
 // The hub can be reached over TCP, and reach the upstreams by itself, where Envoy is somebody else's.
 func TestHubOfItsOwn(t *testing.T) {
+	onDemand(t)
 	joined(t, func(t *testing.T) string { return "  hub: " + freePort(t) + "\n  upstreams: direct\n" })
 }
 
