@@ -17,16 +17,7 @@ import (
 // only the gateway's namespaces make of the servers' own.
 
 // conformanceConfig is a gateway without authorization, as it stands.
-const conformanceConfig = `
-http:
-  address: @ADDRESS
-admin:
-  address: @ADMIN
-audit:
-  file: audit.jsonl
-session:
-  key: <sallyport.sessionKey>
-mcpProvider:
+const conformanceConfig = configHead + `mcpProvider:
   authorization:
     oauth:
       enabled: false

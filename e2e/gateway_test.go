@@ -244,10 +244,8 @@ func (w *world) edit(name, old, changed string) {
 	w.write(name, strings.Replace(string(content), old, changed, 1))
 }
 
-// config is the seed page's file with the tests' addresses, and a second, unprotected app.
-func (w *world) config() string {
-	return strings.NewReplacer("@ADDRESS", w.address, "@ADMIN", w.admin, "@PROVIDER", w.provider.URL,
-		"@ITEMS", w.items.addr(), "@OPEN", w.open.addr()).Replace(`
+// configHead is how the file of every gateway begins.
+const configHead = `
 http:
   address: @ADDRESS
 admin:
@@ -256,7 +254,12 @@ audit:
   file: audit.jsonl
 session:
   key: <sallyport.sessionKey>
-connectors:
+`
+
+// config is the seed page's file with the tests' addresses, and a second, unprotected app.
+func (w *world) config() string {
+	return strings.NewReplacer("@ADDRESS", w.address, "@ADMIN", w.admin, "@PROVIDER", w.provider.URL,
+		"@ITEMS", w.items.addr(), "@OPEN", w.open.addr()).Replace(configHead + `connectors:
   - name: auth-provider
     type: oidc
     oidcWellKnownURL: @PROVIDER/.well-known/openid-configuration

@@ -21,7 +21,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
-	"github.com/modelcontextprotocol/go-sdk/mcp"
 )
 
 // A real Keycloak, as docs/providers/keycloak.md has it: its users log in at its pages, its tokens open both doors.
@@ -267,17 +266,9 @@ func (k *keycloak) agents(t *testing.T, w *world, wile *userAgent) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			cs, err := wile.sdkAgent(ctx, w.url, document)
-			must(t, err)
+			cs, call := wile.logsInAndCalls(ctx, t, w, document)
 			defer func() { _ = cs.Close() }()
-			before := len(w.items.calls())
-			result, err := cs.CallTool(ctx, &mcp.CallToolParams{Name: "items_listItems"})
-			must(t, err)
-			calls := w.items.calls()
-			if result.IsError || len(calls) != before+1 {
-				t.Fatalf("%v, %d calls arrived", result.Content, len(calls)-before)
-			}
-			if got := claims(t, bearerOf(calls[before])); got["sub"] != claims(t, w.token)["sub"] || got["scope"] != "item:List" {
+			if got := claims(t, bearerOf(call)); got["sub"] != claims(t, w.token)["sub"] || got["scope"] != "item:List" {
 				t.Errorf("the upstream got %v", got)
 			}
 			id, _ := w.lastDecision()["client_id"].(string)

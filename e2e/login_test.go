@@ -210,6 +210,21 @@ func (b *userAgent) sdkAgent(ctx context.Context, endpoint, document string) (*m
 		Connect(ctx, &mcp.StreamableClientTransport{Endpoint: endpoint, OAuthHandler: handler}, nil)
 }
 
+// logsInAndCalls lets an agent of the SDK's log in by itself and make one call, which arrives once: that is what it returns.
+func (b *userAgent) logsInAndCalls(ctx context.Context, t *testing.T, w *world, document string) (*mcp.ClientSession, received) {
+	t.Helper()
+	cs, err := b.sdkAgent(ctx, w.url, document)
+	must(t, err)
+	before := len(w.items.calls())
+	result, err := cs.CallTool(ctx, &mcp.CallToolParams{Name: "items_listItems"})
+	must(t, err)
+	calls := w.items.calls()
+	if result.IsError || len(calls) != before+1 {
+		t.Fatalf("%v, %d calls arrived", result.Content, len(calls)-before)
+	}
+	return cs, calls[before]
+}
+
 // metadataDocument publishes who a client is (OAuth Client ID Metadata Document) at an https address, which is its id.
 func metadataDocument(t *testing.T, w *world) string {
 	t.Helper()

@@ -17,16 +17,7 @@ import (
 )
 
 // peersConfig is a gateway before three servers, one of which is called with tokens.
-const peersConfig = `
-http:
-  address: @ADDRESS
-admin:
-  address: @ADMIN
-audit:
-  file: audit.jsonl
-session:
-  key: <sallyport.sessionKey>
-connectors:
+const peersConfig = configHead + `connectors:
   - name: auth-provider
     type: oidc
     oidcWellKnownURL: @PROVIDER/.well-known/openid-configuration

@@ -24,16 +24,7 @@ const (
 )
 
 // throughConfig is a gateway before one server, whose names it leaves alone.
-const throughConfig = `
-http:
-  address: @ADDRESS
-admin:
-  address: @ADMIN
-audit:
-  file: audit.jsonl
-session:
-  key: <sallyport.sessionKey>
-mcpProvider:
+const throughConfig = configHead + `mcpProvider:
   authorization:
     oauth:
       enabled: false

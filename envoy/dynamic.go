@@ -30,7 +30,7 @@ func trustSecret(caFile string) string { return "trust:" + caFile }
 func certificateSecret(certFile, keyFile string) string {
 	return "certificate:" + certFile + ":" + keyFile
 }
-func (a App) caFile(g Gateway) string { return or(a.TLS.CAFile, g.CAFile) }
+func (a App) caFile(g Gateway) string { return cmp.Or(a.TLS.CAFile, g.CAFile) }
 func (a App) secure() bool            { return strings.HasPrefix(a.URL, "https:") }
 
 // fromService has Envoy ask the service, on the stream on which it asks for everything.

@@ -25,6 +25,7 @@
 package envoy
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -259,20 +260,20 @@ var (
 
 // withDefaults returns g with every default filled in, or all that is wrong with it.
 func (g Gateway) withDefaults() (Gateway, error) {
-	g.NodeID = or(g.NodeID, "sallyport")
-	g.EgressMode = or(g.EgressMode, 0o600)
-	g.MaxConnections = or(g.MaxConnections, 50_000)
-	g.MaxRequestBytes = or(g.MaxRequestBytes, 1<<20)
-	g.MessageTimeout = or(g.MessageTimeout, 10*time.Second)
-	g.StreamIdle = or(g.StreamIdle, 15*time.Minute)
-	g.CAFile = or(g.CAFile, "/etc/ssl/certs/ca-certificates.crt")
+	g.NodeID = cmp.Or(g.NodeID, "sallyport")
+	g.EgressMode = cmp.Or(g.EgressMode, 0o600)
+	g.MaxConnections = cmp.Or(g.MaxConnections, 50_000)
+	g.MaxRequestBytes = cmp.Or(g.MaxRequestBytes, 1<<20)
+	g.MessageTimeout = cmp.Or(g.MessageTimeout, 10*time.Second)
+	g.StreamIdle = cmp.Or(g.StreamIdle, 15*time.Minute)
+	g.CAFile = cmp.Or(g.CAFile, "/etc/ssl/certs/ca-certificates.crt")
 	g.Apps = append([]App(nil), g.Apps...)
 	for i := range g.Apps {
 		g.Apps[i] = g.Apps[i].withDefaults()
 	}
 	if g.TLS != nil {
 		t := *g.TLS
-		t.MinVersion = or(t.MinVersion, "1.2")
+		t.MinVersion = cmp.Or(t.MinVersion, "1.2")
 		g.TLS = &t
 	}
 	return g, errors.Join(g.check()...)
@@ -294,25 +295,17 @@ func (g Gateway) namespace() string {
 }
 
 func (a App) withDefaults() App {
-	a.MaxRequests = or(a.MaxRequests, manyStreams)
-	a.Route = or(a.Route, AppRoute(a.Name))
-	a.DialTimeout = or(a.DialTimeout, 5*time.Second)
-	a.KeepAlive = or(a.KeepAlive, 30*time.Second)
+	a.MaxRequests = cmp.Or(a.MaxRequests, manyStreams)
+	a.Route = cmp.Or(a.Route, AppRoute(a.Name))
+	a.DialTimeout = cmp.Or(a.DialTimeout, 5*time.Second)
+	a.KeepAlive = cmp.Or(a.KeepAlive, 30*time.Second)
 	t := UpstreamTLS{}
 	if a.TLS != nil {
 		t = *a.TLS
 	}
-	t.MinVersion = or(t.MinVersion, "1.2")
+	t.MinVersion = cmp.Or(t.MinVersion, "1.2")
 	a.TLS = &t
 	return a
-}
-
-func or[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }
 
 // check returns everything that is wrong with g, whose defaults are filled in.
@@ -489,12 +482,12 @@ func parseUpstream(raw string) (upstream, error) {
 	if u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
 		return upstream{}, errors.New("the URL must hold no user, query or fragment")
 	}
-	up := upstream{host: u.Hostname(), tls: u.Scheme == "https", path: or(u.EscapedPath(), "/")}
+	up := upstream{host: u.Hostname(), tls: u.Scheme == "https", path: cmp.Or(u.EscapedPath(), "/")}
 	own := "80"
 	if up.tls {
 		own = "443"
 	}
-	port := or(u.Port(), own)
+	port := cmp.Or(u.Port(), own)
 	up.authority = up.host
 	if strings.Contains(up.host, ":") {
 		up.authority = "[" + up.host + "]"

@@ -52,7 +52,7 @@ func BenchmarkToolListRenamed(b *testing.B) {
 	b.ReportAllocs()
 	b.SetBytes(int64(list.Len()))
 	for b.Loop() {
-		items, _, _, err := mcpparse.ToolList(list.Bytes())
+		items, _, _, err := mcpparse.List("tools/list", list.Bytes())
 		if err != nil {
 			b.Fatal(err)
 		}

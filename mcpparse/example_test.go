@@ -31,8 +31,8 @@ func ExampleParse() {
 	// Output: {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"parse error: duplicate member name"}}
 }
 
-func ExampleToolList() {
-	items, _, _, err := mcpparse.ToolList([]byte(`{"tools":[{"name":"lookup","inputSchema":{"type":"object"}}]}`))
+func ExampleList() {
+	items, _, _, err := mcpparse.List("tools/list", []byte(`{"tools":[{"name":"lookup","inputSchema":{"type":"object"}}]}`))
 	for _, i := range items {
 		fmt.Printf("%s\n", i.Renamed("hr_"+i.Name))
 	}

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// ErrList is wrapped by every error of List and ToolList.
+// ErrList is wrapped by every error of List.
 var ErrList = errors.New("mcpparse: malformed list")
 
 // ListItem is one entry of a list that a server sent.
@@ -27,11 +27,6 @@ var lists = map[string]struct{ entries, name string }{
 	"prompts/list":             {"prompts", "name"},
 	"resources/list":           {"resources", "uri"},
 	"resources/templates/list": {"resourceTemplates", "uriTemplate"},
-}
-
-// ToolList splits the result of tools/list.
-func ToolList(result []byte) (items []ListItem, nextCursor string, hasNext bool, err error) {
-	return List("tools/list", result)
 }
 
 // List splits the result of one of the list methods into its entries, which alias result. It is as strict as Parse,

@@ -46,7 +46,7 @@ func TestToolList(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			items, cursor, hasNext, err := mcpparse.ToolList([]byte(tt.result))
+			items, cursor, hasNext, err := mcpparse.List("tools/list", []byte(tt.result))
 			if (err == nil) != tt.ok || err != nil && !errors.Is(err, mcpparse.ErrList) {
 				t.Fatal(err)
 			}

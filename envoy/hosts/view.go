@@ -1,6 +1,7 @@
 package hosts
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/netip"
@@ -160,7 +161,7 @@ func viewOf(c Config, h host) (view, error) {
 		PrivatePrefix: envoy.InternalPrefix,
 		NotOnward:     texts([]string{envoy.RouteHeader, envoy.SourceHeader, envoy.TicketHeader, envoy.SessionHeader}),
 		Withheld:      texts(envoy.WithheldHeaders()),
-		MaxBytes:      g.MaxRequestBytes, Timeout: duration(g.MessageTimeout), Idle: duration(or(g.StreamIdle, 15*time.Minute)),
+		MaxBytes:      g.MaxRequestBytes, Timeout: duration(g.MessageTimeout), Idle: duration(cmp.Or(g.StreamIdle, 15*time.Minute)),
 		Paths: texts(g.Paths),
 	}
 	if v.Authz {
@@ -186,7 +187,7 @@ func appOf(a envoy.App, c Config, names map[string]bool) (app, error) {
 		return app{}, fmt.Errorf("app %q: the URL cannot be parsed", a.Name)
 	}
 	out := app{Object: text(objectName(a.Name, names)), Route: text(envoy.AppRoute(a.Name)), TLS: u.Scheme == "https",
-		Host: text(u.Hostname()), Port: portOf(u.Host), Authority: text(u.Host), Path: text(or(u.EscapedPath(), "/"))}
+		Host: text(u.Hostname()), Port: portOf(u.Host), Authority: text(u.Host), Path: text(cmp.Or(u.EscapedPath(), "/"))}
 	if out.Port == 0 {
 		out.Port = 80
 		if out.TLS {
@@ -226,7 +227,7 @@ func serviceOf(raw string) (name, namespace string) {
 // objectName makes a Kubernetes name of an app's, which may hold capitals, dots and underscores.
 func objectName(name string, taken map[string]bool) string {
 	base := strings.Trim(unlabelly.ReplaceAllString(strings.ToLower(name), "-"), "-")
-	base = "sallyport-" + or(strings.TrimRight(base[:min(len(base), 40)], "-"), "app")
+	base = "sallyport-" + cmp.Or(strings.TrimRight(base[:min(len(base), 40)], "-"), "app")
 	out := base
 	for n := 2; taken[out]; n++ {
 		out = base + "-" + strconv.Itoa(n)
@@ -279,12 +280,4 @@ func texts(in []string) []text {
 		out[i] = text(s)
 	}
 	return out
-}
-
-func or[T comparable](v, fallback T) T {
-	var zero T
-	if v == zero {
-		return fallback
-	}
-	return v
 }

@@ -24,9 +24,7 @@ func (k *carry) modernToLegacy(ctx context.Context) error {
 	id := k.h.client.newID()
 	edits := append(k.m.DropParams("task", "inputResponses", "requestState"), k.m.SetID(id))
 	edits = append(edits, k.m.DropModernMeta()...) // with the capabilities goes what they say of tasks
-	if k.m.Target == mcpparse.Tool || k.m.Target == mcpparse.Prompt {
-		edits = append(edits, k.m.SetName(k.ticket.Name))
-	}
+	edits = k.renamed(edits)
 	if k.m.ProgressToken != nil {
 		edits = append(edits, k.m.SetProgressToken(id))
 	}
@@ -208,9 +206,7 @@ type further struct{ responses, state []byte }
 // round sends the call once, with this id, and returns the response.
 func (k *carry) round(ctx context.Context, agent session.Session, id []byte, added further) (answer mcpparse.Message, err error) {
 	edits := append(k.m.DropParams("task", "inputResponses", "requestState"), k.m.SetID(id))
-	if k.m.Target == mcpparse.Tool || k.m.Target == mcpparse.Prompt {
-		edits = append(edits, k.m.SetName(k.ticket.Name))
-	}
+	edits = k.renamed(edits)
 	for name, value := range map[string][]byte{"inputResponses": added.responses, "requestState": added.state} {
 		if value != nil {
 			edits = append(edits, k.m.AddParam(name, value))

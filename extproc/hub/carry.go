@@ -314,12 +314,17 @@ func (k *carry) each(ev mcpparse.Event, each func(mcpparse.Event) (bool, error))
 	return err
 }
 
-// legacyToLegacy carries between transports: the messages are the same, the names in them are sealed.
-func (k *carry) legacyToLegacy(ctx context.Context) error {
-	edits := k.m.DropTasks()
+// renamed adds the name by which the upstream knows what is called. A resource's is the agent's.
+func (k *carry) renamed(edits []mcpparse.Edit) []mcpparse.Edit {
 	if k.m.Target == mcpparse.Tool || k.m.Target == mcpparse.Prompt {
 		edits = append(edits, k.m.SetName(k.ticket.Name))
 	}
+	return edits
+}
+
+// legacyToLegacy carries between transports: the messages are the same, the names in them are sealed.
+func (k *carry) legacyToLegacy(ctx context.Context) error {
+	edits := k.renamed(k.m.DropTasks())
 	return k.exchange(ctx, k.m.ID, k.m.Splice(edits...), nil, k.relaying(ctx))
 }
 
@@ -347,10 +352,7 @@ func (k *carry) relaying(ctx context.Context) func(mcpparse.Event) (bool, error)
 
 // modernToModern carries for a host that can change no body: the name is the upstream's own, and the rest stays as it is.
 func (k *carry) modernToModern(ctx context.Context) error {
-	edits := k.m.DropTasks()
-	if k.m.Target == mcpparse.Tool || k.m.Target == mcpparse.Prompt {
-		edits = append(edits, k.m.SetName(k.ticket.Name))
-	}
+	edits := k.renamed(k.m.DropTasks())
 	return k.exchange(ctx, k.m.ID, k.m.Splice(edits...), k.mirrors(), func(ev mcpparse.Event) (bool, error) {
 		m, err := parseEvent(ev)
 		switch {
