@@ -143,6 +143,7 @@ func (h *Hub) sessionEvents(w http.ResponseWriter, r *http.Request, c caller) {
 		i.resume(ctx, w, from)
 		return
 	}
+	defer h.boxes.push(i)() // before the agent knows that it has a stream: what it calls then counts on it
 	i.stream.begin()
 	i.run(ctx, from)
 }
@@ -198,9 +199,8 @@ func (h *Hub) staleApp(c caller, app string) {
 	}
 }
 
-// run keeps the stream open until ctx ends. Only while it is the session's last one do messages go to it.
+// run keeps a stream that is among the session's open until ctx ends. Only while it is the last one do messages go to it.
 func (i *inbox) run(ctx context.Context, from *resumption) {
-	defer i.h.boxes.push(i)()
 	work := group{log: i.h.cfg.Log}
 	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)

@@ -36,6 +36,7 @@ func (h *Hub) oldStream(w http.ResponseWriter, r *http.Request, c caller) {
 		return
 	}
 	defer stop()
+	defer h.boxes.push(i)()
 	endpoint := h.cfg.Paths.Message + "?" + authz.SessionQuery + sealed // relative: the agent knows our origin better than we do
 	if i.stream.send(mcpparse.Event{Type: "endpoint", HasData: true, Data: []byte(endpoint)}) == nil {
 		i.run(ctx, nil)
