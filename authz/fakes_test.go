@@ -186,7 +186,7 @@ func compile(tb testing.TB, name, src string) *policy.Policy {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return p
+	return p.Within(time.Minute)
 }
 
 func rules(tb testing.TB, patterns map[string]authz.TokenRule) authz.Rules {

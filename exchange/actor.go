@@ -29,10 +29,13 @@ type actorToken struct {
 }
 
 func (a *actorTokens) get(ctx context.Context, c *Client, md *metadata) (actorToken, *Error) {
-	if t := a.current.Load(); t != nil && c.cfg.Now().Before(t.until) {
-		return *t, nil
+	if t, ok := a.valid(c.cfg.Now); ok {
+		return t, nil
 	}
 	fetched := a.flight.DoChan(md.tokenEndpoint, func() (any, error) {
+		if t, ok := a.valid(c.cfg.Now); ok { // another flight has landed since
+			return t, nil
+		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.cfg.Timeout)
 		defer cancel()
 		t, err := c.fetchActorToken(ctx, md)
@@ -51,6 +54,14 @@ func (a *actorTokens) get(ctx context.Context, c *Client, md *metadata) (actorTo
 		}
 		return r.Val.(actorToken), nil
 	}
+}
+
+func (a *actorTokens) valid(now func() time.Time) (actorToken, bool) {
+	t := a.current.Load()
+	if t == nil || !now().Before(t.until) {
+		return actorToken{}, false
+	}
+	return *t, true
 }
 
 // forget drops t if it is still the current token.

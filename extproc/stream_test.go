@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"reflect"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -77,7 +78,7 @@ func newGateFor(t testing.TB, up *upstreams, back authz.Revocations) (*authz.Gat
 	rec := &records{outcomes: map[audit.Outcome]int{}}
 	g, err := authz.New(authz.Config{Upstreams: up, Revocations: back, Sessions: sealer, Audit: rec, Metrics: authz.NewMetrics(prometheus.NewRegistry()),
 		Log: slog.New(slog.DiscardHandler), Listen: "127.0.0.1:1", MaxRequestBytes: 1 << 20,
-		Apps:  []*authz.App{{Name: "a", Prefix: "a_", Route: "app/a", Policy: p}},
+		Apps:  []*authz.App{{Name: "a", Prefix: "a_", Route: "app/a", Policy: p.Within(time.Minute)}},
 		Paths: authz.Paths{MCP: "/mcp", Metadata: "/.well-known/oauth-protected-resource", Health: "/status"}})
 	if err != nil {
 		t.Fatal(err)

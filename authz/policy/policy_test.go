@@ -67,8 +67,7 @@ func mustCompile(t testing.TB, src string) *Policy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.deadline = time.Minute
-	return p
+	return p.Within(time.Minute)
 }
 
 func call(tool, arguments string) Input {

@@ -70,7 +70,7 @@ func compile(t testing.TB, src string) *policy.Policy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return p
+	return p.Within(time.Minute)
 }
 
 // issuing exchanges every token for one that says for whom and for which app it is.
