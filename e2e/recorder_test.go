@@ -84,6 +84,13 @@ func (u *recorder) addr() string { return u.Listener.Addr().(*net.TCPAddr).Strin
 // calls are the tools/call requests that arrived.
 func (u *recorder) calls() []received { return u.of("tools/call") }
 
+// clear drops what has arrived: looking through it takes as long as there is.
+func (u *recorder) clear() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.seen = nil
+}
+
 // of are the requests of one JSON-RPC method that arrived.
 func (u *recorder) of(method string) []received {
 	u.mu.Lock()
