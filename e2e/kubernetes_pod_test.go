@@ -43,7 +43,7 @@ func newPod(t *testing.T, o objects, secrets string) *pod {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	p := &pod{objects: o, t: t, dir: dir, ports: map[string]string{"agents": freePort(t), "admin": freePort(t), "grpc": freePort(t), "hub": freePort(t)}}
 	p.moved = strings.NewReplacer("/etc/sallyport-tls", p.path("tls"), "/etc/sallyport", p.path("config"), "/run/sallyport", p.path("run"),
-		"0.0.0.0:8080", p.ports["agents"], "0.0.0.0:9902", p.ports["admin"], "0.0.0.0:9000", p.ports["grpc"], "0.0.0.0:9001", p.ports["hub"])
+		"0.0.0.0:8080", p.ports["agents"], "127.0.0.1:8080", p.ports["agents"], "0.0.0.0:9902", p.ports["admin"], "0.0.0.0:9000", p.ports["grpc"], "0.0.0.0:9001", p.ports["hub"])
 	for _, v := range o.deployment.Spec.Template.Spec.Volumes {
 		must(t, os.Mkdir(p.path(v.Name), 0o700))
 		switch {
@@ -224,7 +224,7 @@ func podOf(t *testing.T, more ...string) (*world, *pod) {
 func TestChartRuns(t *testing.T) {
 	w, p := podOf(t)
 	allowed := "http://" + w.address // expected in tokens, and so a Host that is answered
-	w.address = p.ports["agents"]
+	w.address, w.admin = p.ports["agents"], p.ports["admin"]
 	call := func(after string) {
 		t.Helper()
 		p.awaitProbe("the service to be ready "+after, p.container("service").ReadinessProbe)
@@ -250,6 +250,8 @@ func TestChartRuns(t *testing.T) {
 	if got := w.items.calls(); len(got) != 1 || got[0].Header.Get("Authorization") == "Bearer "+w.token {
 		t.Errorf("the upstream got %v", got)
 	}
+
+	await(t, "the canary", func() bool { return strings.Contains(w.metrics(), "\nsallyport_canary_successful 1\n") })
 
 	service.stop()
 	if err := p.probe(p.container("envoy").ReadinessProbe); err == nil {

@@ -16,6 +16,8 @@ The configuration as it is given, parsed. Helm takes the first of several docume
 {{/*
 The configuration of the pod: as given, with the addresses that the rest of the chart refers to.
 
+The pod's own Envoy is seen to ask the service, unless the configuration says where else, or `off`.
+
 The kubelet has to reach the admin port, so it cannot be on loopback; the NetworkPolicy keeps others off.
 */}}
 {{- define "sallyport.config" -}}
@@ -31,6 +33,7 @@ The kubelet has to reach the admin port, so it cannot be on loopback; the Networ
 {{- $files := dict "certFile" "/etc/sallyport-tls/tls.crt" "keyFile" "/etc/sallyport-tls/tls.key" -}}
 {{- $_ := set $c "tls" (merge (dict "chart" $files) (default dict $c.tls)) -}}
 {{- end -}}
+{{- $service = merge $service (dict "canary" (printf "%s://127.0.0.1:8080" (ternary "https" "http" (not (empty $http.tls))))) -}}
 {{- else -}}
 {{- $service = merge (dict "address" "0.0.0.0:9000" "hub" "0.0.0.0:9001" "upstreams" "direct") $service -}}
 {{- end -}}
