@@ -175,7 +175,7 @@ func TestComposeWithoutContainers(t *testing.T) {
 	dir, state := t.TempDir(), t.TempDir()
 	must(t, os.CopyFS(dir, os.DirFS("../deploy/compose/gateway")))
 	gateway, provider, admin, items, mirror := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
-	place := strings.NewReplacer("0.0.0.0:7420", gateway, "127.0.0.1:7420", gateway, "0.0.0.0:7421", provider, "127.0.0.1:7421", provider,
+	place := strings.NewReplacer("0.0.0.0:7420", gateway, "127.0.0.1:7420", gateway, "envoy:7420", gateway, "0.0.0.0:7421", provider, "127.0.0.1:7421", provider,
 		"sallyport:7421", provider, "0.0.0.0:9902", admin, "items:8080", items, "mirror:8080", mirror,
 		"/etc/sallyport", dir, "/var/lib/sallyport/secrets", state, "/var/lib/sallyport/audit", state, "/run/sallyport", state)
 	file := filepath.Join(dir, "sallyport.yaml")

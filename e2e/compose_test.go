@@ -125,6 +125,9 @@ func TestCompose(t *testing.T) {
 	s.edits(ctx, agent)
 	s.isClosed()
 	s.keepsSecrets()
+	if log := s.compose("logs", "--no-color", "sallyport"); !strings.Contains(log, "the canary is refused, as it must be") {
+		t.Error("no canary was sent")
+	}
 
 	t.Log("the service stops: Envoy lets nothing through")
 	s.compose("stop", "sallyport")

@@ -13,7 +13,9 @@ import (
 
 // TestDashboardsAskForMetricsThatExist: a panel of deploy/dashboards names only metrics that the service registers.
 func TestDashboardsAskForMetricsThatExist(t *testing.T) {
-	s := newFiles(t).service()
+	f := newFiles(t)
+	f.edit("c.yaml", "apps:", "service:\n  canary: http://127.0.0.1:1\napps:")
+	s := f.service()
 	dashboards, err := filepath.Glob("../../../../deploy/dashboards/*.json")
 	must(t, err)
 	if len(dashboards) == 0 {
