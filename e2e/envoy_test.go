@@ -39,7 +39,10 @@ func splitWorld(t *testing.T, serve bool, patch func(bootstrap map[string]any)) 
 func splitWorldWith(t *testing.T, members string, serve bool, patch func(bootstrap map[string]any)) *apart {
 	t.Helper()
 	w := newWorld(t)
-	service := "service:\n  address: unix:" + w.path("s/service.sock") + "\n" + members
+	service := "service:\n" + members
+	if !strings.Contains(members, "  address: ") {
+		service += "  address: unix:" + w.path("s/service.sock") + "\n"
+	}
 	if wiring != nil {
 		service += wiring(t)
 	}

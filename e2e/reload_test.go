@@ -463,6 +463,22 @@ func TestReloadByARestartOfTheService(t *testing.T) {
 	await(t, "two Envoys", func() bool { return strings.Contains(a.metrics(), "sallyport_xds_envoys 2\n") })
 }
 
+// An Envoy on another machine gets its configuration over TCP.
+func TestReloadOverTCP(t *testing.T) {
+	a := splitWorldWith(t, "  envoyConfig: ads\n  address: "+freePort(t)+"\n", true, nil)
+	if got := a.send(modern("my_server_listItems", `{}`)); got.RPC.Result == nil {
+		t.Fatal(got)
+	}
+	third := newRecorder(t, "look")
+	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
+	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	await(t, "the new app", func() bool { return a.send(modern("third_look", `{}`)).RPC.Result != nil && len(third.calls()) > 0 })
+	a.service.stop()
+	if got := a.send(modern("open_echo", `{}`)); got.Status != http.StatusServiceUnavailable || got.RPC.Error == nil || len(a.open.calls()) != 0 {
+		t.Errorf("without the service: %s", got)
+	}
+}
+
 // What a file gave to Envoy is not changed behind its back.
 func TestReloadOfAStaticEnvoy(t *testing.T) {
 	a := splitWorld(t, true, nil)
