@@ -27,7 +27,7 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Deadline bounds one decision. Built-ins that loop honour it; a single linear one may run past it.
+// Deadline bounds one attempt at a decision, and there are two at most. Built-ins that loop honour it; a single linear one may run past it.
 const Deadline = 50 * time.Millisecond
 
 // Reasons of a Decision.
@@ -113,12 +113,10 @@ func Compile(name, file string, src []byte) (*Policy, error) {
 	return &Policy{name, hex.EncodeToString(sum[:]), reads, seen(reads), compiler, Deadline}, nil
 }
 
-// Decide judges one call. It takes at most about Deadline.
-func (p *Policy) Decide(ctx context.Context, in Input) Decision {
-	f, release, err := p.gather(ctx, in)
-	if err != nil {
+// Decide judges one call. It takes at most about twice Deadline.
+func (p *Policy) Decide(ctx context.Context, in Input) (d Decision) {
+	if err := p.evaluate(ctx, in, func(f facts) { d = f.decide(ctx) }); err != nil {
 		return Decision{Reason: Failed, Err: err}
 	}
-	defer release()
-	return f.decide(ctx)
+	return d
 }

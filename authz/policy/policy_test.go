@@ -212,8 +212,12 @@ func TestDeadline(t *testing.T) {
 			p := mustCompile(t, rules(`default result["allowed"] := true`, rule))
 			p.deadline = Deadline
 			in := call("x", `{"s":"`+strings.Repeat("a", 1000)+`"}`)
+			begun := time.Now()
 			if got := p.Decide(context.Background(), in); got.Reason != Late || got.Allowed {
 				t.Errorf("got %+v", got)
+			}
+			if tried := time.Since(begun); tried < 2*Deadline {
+				t.Errorf("after %v: that may have been somebody else's time", tried)
 			}
 			if p.Visible(context.Background(), in) {
 				t.Error("visible")

@@ -12,18 +12,14 @@ import (
 //
 // What partial evaluation cannot settle counts as possible, so a tool may be listed that no arguments unlock, while
 // one that some arguments unlock is not hidden.
-func (p *Policy) Visible(ctx context.Context, in Input) bool {
+func (p *Policy) Visible(ctx context.Context, in Input) (visible bool) {
 	in.Tool, in.Prompt = withoutArguments(in.Tool), withoutArguments(in.Prompt)
-	f, release, err := p.gather(ctx, in)
-	if err != nil {
-		return false
-	}
-	defer release()
-	// No arguments are arguments too, and most policies answer them at a tenth of the cost of partial evaluation.
-	if d := f.decide(ctx); d.Allowed || d.Message != "" || d.RequiredScopes != nil {
-		return true
-	}
-	return p.sees.arguments.any() && f.speaks(ctx, unknowns(in))
+	err := p.evaluate(ctx, in, func(f facts) {
+		// No arguments are arguments too, and most policies answer them at a tenth of the cost of partial evaluation.
+		d := f.decide(ctx)
+		visible = d.Allowed || d.Message != "" || d.RequiredScopes != nil || p.sees.arguments.any() && f.speaks(ctx, unknowns(in))
+	})
+	return err == nil && visible
 }
 
 // unknowns are the references into the input whose values a list does not know.
