@@ -66,11 +66,12 @@ without-keycloak:
 	$(call say,NOT TESTED: Keycloak. It needs Java 17 and Maven)
 endif
 endif
-# The hosts whose own schemas the rendered files are held to: module@version/directory or file.
+# The schemas that rendered files are held to, of hosts and of the Prometheus operator: module@version/directory or file.
 CRDS          := sigs.k8s.io/gateway-api@v1.6.3/config/crd/standard \
                  istio.io/api@v1.31.1/kubernetes/customresourcedefinitions.gen.yaml \
                  github.com/envoyproxy/gateway@v1.9.1/charts/gateway-helm/charts/crds/crds/generated \
-                 github.com/projectcontour/contour@v1.33.8/examples/contour/01-crds.yaml
+                 github.com/projectcontour/contour@v1.33.8/examples/contour/01-crds.yaml \
+                 github.com/prometheus-operator/prometheus-operator@v0.85.0/example/prometheus-operator-crd/monitoring.coreos.com_servicemonitors.yaml
 # One scenario of the conformance suite, instead of all.
 SCENARIO      ?=
 say            = @printf '%s\n' "── $(1)"
@@ -200,9 +201,9 @@ wirings: build ## what agents see, over every way to join an Envoy and the servi
 
 # They come as Go modules that nothing here is built from.
 .PHONY: crds
-crds: build/crds/.done ## fetch the schemas of the hosts that `sallyport render` knows
+crds: build/crds/.done ## fetch the schemas that rendered files are held to
 build/crds/.done: $(firstword $(MAKEFILE_LIST))
-	$(call say,fetching the schemas of other hosts)
+	$(call say,fetching the schemas of others)
 	@rm -rf $(@D) && mkdir -p $(@D)
 	@for crd in $(CRDS); do \
 		module="$${crd%%@*}" rest="$${crd#*@}"; version="$${rest%%/*}"; \
@@ -258,7 +259,7 @@ manifests: build ## render deploy/kubernetes/manifests and the table of docs/kub
 # A real API server, to see whether it takes what the chart renders. Building it takes minutes, so `make test` does without.
 KUBERNETES    := build/kubernetes
 .PHONY: kubernetes
-kubernetes: build $(KUBERNETES)/.done ## apply the Helm chart's objects to a real API server, which is built first
+kubernetes: build crds $(KUBERNETES)/.done ## apply the Helm chart's objects to a real API server, which is built first
 	@ENVOY=$(ENVOY_BIN) KUBERNETES_TOOLS=$(CURDIR)/$(KUBERNETES) $(GO) test -count=1 -v -run '^TestChartIsAdmitted$$' ./e2e
 
 $(KUBERNETES)/.done: e2e/kubernetes/go.mod e2e/kubernetes/go.sum
