@@ -53,6 +53,11 @@ func awaitReady(ctx context.Context, s *service.Service) bool {
 }
 
 func newService(src *source, cfg *config.Config, stderr io.Writer, ownEnvoy bool) (*service.Service, error) {
+	share := 0.9 // the rest is stacks' and the kernel's
+	if ownEnvoy {
+		share = 0.5
+	}
+	tuneMemory(share)
 	return service.New(service.Options{Config: cfg, File: src.file, Load: src.load, Dynamic: cfg.Service.Dynamic(ownEnvoy),
 		Log: logger(stderr, cfg.Logger.Level), Version: version(), OwnEnvoy: ownEnvoy})
 }
