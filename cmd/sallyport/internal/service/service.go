@@ -315,6 +315,7 @@ func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
 		grpc.MaxConcurrentStreams(20000),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true),
+		grpc.NumStreamWorkers(extproc.StreamWorkers),
 	)
 	extprocv3.RegisterExternalProcessorServer(server, s.processor)
 	authv3.RegisterAuthorizationServer(server, s.authorizer)
