@@ -74,6 +74,7 @@ type Hub struct {
 
 	viewsMu sync.Mutex
 	views   *lru[view, []bool]
+	joins   joins
 
 	flights    singleflight.Group // probes, handshakes and list fetches under way
 	closing    chan ending
@@ -134,6 +135,7 @@ func New(cfg Config) (*Hub, error) {
 		upstreams: map[upstreamKey]*upstream{},
 		callers:   newPerCaller(),
 		views:     newLRU[view, []bool](maxViews),
+		joins:     newJoins(),
 		closing:   make(chan ending, closeBacklog),
 		woken:     make(chan struct{}, 1),
 		work:      group{log: cfg.Log},

@@ -25,6 +25,9 @@ type merged struct {
 	ttl         time.Duration // how long all of it stays as it is, by the upstreams' word; 0 when one gave none
 }
 
+// listFrame is about what a list's answer holds besides its items, in bytes.
+const listFrame = 512
+
 // listOf returns which list a method asks for.
 func listOf(method string) (kind, bool) {
 	for k := range kinds {
@@ -41,6 +44,7 @@ func (h *Hub) listLegacy(ctx context.Context, c caller, m mcpparse.Message, k ki
 	}
 	list := h.merge(ctx, c, k, version)
 	var b bytes.Buffer
+	b.Grow(len(list.items) + listFrame)
 	b.WriteString(`{"` + lists[k].member + `":`)
 	b.Write(list.items)
 	if len(list.unavailable) > 0 {
@@ -61,6 +65,7 @@ func (h *Hub) listModern(ctx context.Context, c caller, m mcpparse.Message, k ki
 		meta[metaUnavailable] = list.unavailable
 	}
 	var b bytes.Buffer
+	b.Grow(len(list.items) + listFrame)
 	b.WriteString(`{"resultType":"complete","` + lists[k].member + `":`)
 	b.Write(list.items)
 	b.WriteString(`,"ttlMs":` + strconv.FormatInt(list.ttl.Milliseconds(), 10))
@@ -85,44 +90,22 @@ func (h *Hub) merge(ctx context.Context, c caller, k kind, version string) merge
 	h.awaitLists(ctx, c)
 	now := h.cfg.Now()
 	out := merged{ttl: maxListTTL}
-	var b bytes.Buffer
-	b.WriteByte('[')
-	claimed := h.claimed(c, k)
-	for _, a := range apps {
-		cat, down := h.upstreamFor(a, c.who).shown(now)
-		visible := h.visible(ctx, c, a, cat, k, version)
-		shown := 0
-		for n, i := range cat.items(k) {
-			if claimed[i.listed] > 1 || !visible[n] {
-				continue
-			}
-			if b.Len() > 1 {
-				b.WriteByte(',')
-			}
-			b.Write(i.raw)
-			shown++
-		}
+	cats, down := make([]*catalogue, len(apps)), make([]bool, len(apps))
+	var visible []bool
+	for n, a := range apps {
+		cats[n], down[n] = h.upstreamFor(a, c.who).shown(now)
+		visible = append(visible, h.visible(ctx, c, a, cats[n], k, version)...)
+		out.ttl = min(out.ttl, cats[n].remaining(now))
+	}
+	j := h.joins.of(k, cats, visible)
+	out.items = j.items
+	for n, a := range apps {
 		// An app of which the caller may see nothing is not named either.
-		if down && (cat == nil || shown > 0) {
+		if down[n] && (cats[n] == nil || j.shown[n] > 0) {
 			out.unavailable = append(out.unavailable, a.Name)
 		}
-		out.ttl = min(out.ttl, cat.remaining(now))
 	}
-	b.WriteByte(']')
-	out.items = b.Bytes()
 	return out
-}
-
-// claimed counts the apps that list a name. What two claim is nobody's: neither listed nor to be had.
-func (h *Hub) claimed(c caller, k kind) map[string]int {
-	count := map[string]int{}
-	for _, a := range c.gate.Apps() {
-		cat, _ := h.upstreamFor(a, c.who).shown(h.cfg.Now())
-		for _, i := range cat.items(k) {
-			count[i.listed]++
-		}
-	}
-	return count
 }
 
 // view is what the visibility of a list depends on, besides the request: the gate in force, by its app, is part of it.
