@@ -2,6 +2,7 @@ package hub
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -63,26 +64,43 @@ func (s *agentStream) notify(message []byte) error {
 	return s.send(mcpparse.Event{HasData: true, Data: message})
 }
 
-// keepAlive sends a comment on an idle stream, so that nobody in between cuts it, until ctx ends.
-func (s *agentStream) keepAlive(ctx context.Context, every time.Duration) {
-	if every <= 0 {
-		return
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+// errEnded means that the handler that a stream belongs to has returned.
+var errEnded = errors.New("the stream has ended")
+
+// keepAlive sends a comment on an idle stream, so that nobody in between cuts it, until end is called; after that nothing
+// is sent any more. It has no goroutine of its own: most streams are idle, and there are many.
+func (s *agentStream) keepAlive(every time.Duration) (end func()) {
+	stop := func() bool { return true }
+	if every > 0 {
 		s.mu.Lock()
-		idle := time.Since(s.used) >= every
-		s.mu.Unlock()
-		if idle && s.send(mcpparse.Event{}) != nil {
-			return
+		defer s.mu.Unlock() // beat needs it, so that it finds the timer
+		var timer *time.Timer
+		timer = time.AfterFunc(every, func() {
+			if s.beat(every) == nil {
+				timer.Reset(every)
+			}
+		})
+		stop = timer.Stop
+	}
+	return func() {
+		stop()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.failed == nil {
+			s.failed = errEnded
 		}
 	}
+}
+
+// beat sends a comment when nothing has been sent for a while.
+func (s *agentStream) beat(every time.Duration) error {
+	s.mu.Lock()
+	idle, failed := time.Since(s.used) >= every, s.failed
+	s.mu.Unlock()
+	if !idle {
+		return failed
+	}
+	return s.send(mcpparse.Event{})
 }
 
 // streamContext ends when the agent goes, when its token expires or is revoked, or s is, and when the process is to end.

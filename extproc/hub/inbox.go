@@ -201,8 +201,6 @@ func (h *Hub) staleApp(c caller, app string) {
 
 // run keeps a stream that is among the session's open until ctx ends. Only while it is the last one do messages go to it.
 func (i *inbox) run(ctx context.Context, from *resumption) {
-	work := group{log: i.h.cfg.Log}
-	defer work.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	every, what := i.h.cfg.KeepAlive, "get"
@@ -210,7 +208,7 @@ func (i *inbox) run(ctx context.Context, from *resumption) {
 		every, what = i.h.cfg.OldKeepAlive, "sse"
 	}
 	defer i.h.cfg.Metrics.stream(what)()
-	work.Go(func() { i.stream.keepAlive(ctx, every) })
+	defer i.stream.keepAlive(every)()
 	stop := func() {}
 	defer func() { stop() }()
 	for {

@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"crypto/sha256"
 	"slices"
 	"sync"
 )
@@ -20,8 +21,9 @@ type joinKey struct {
 // join is one merged list, made of cats and of nothing else but its key. It is immutable.
 type join struct {
 	cats  []*catalogue
-	items []byte // a JSON array
-	shown []int  // how many items are of each of cats
+	items []byte            // a JSON array
+	shown []int             // how many items are of each of cats
+	sum   [sha256.Size]byte // of items
 }
 
 // What is remembered: a few views, and none that is very large, so that it is 64 MiB at the most.
@@ -75,6 +77,7 @@ func joined(k kind, cats []*catalogue, visible []bool) *join {
 		visible = visible[len(items):]
 	}
 	out.items = append(out.items, ']')
+	out.sum = sha256.Sum256(out.items)
 	return out
 }
 

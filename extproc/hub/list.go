@@ -20,9 +20,10 @@ import (
 
 // merged is what one caller may see of all apps' lists of one kind.
 type merged struct {
-	items       []byte        // a JSON array, in configured and then upstream order
-	unavailable []string      // apps whose lists are missing or may be out of date
-	ttl         time.Duration // how long all of it stays as it is, by the upstreams' word; 0 when one gave none
+	items       []byte            // a JSON array, in configured and then upstream order
+	sum         [sha256.Size]byte // of items
+	unavailable []string          // apps whose lists are missing or may be out of date
+	ttl         time.Duration     // how long all of it stays as it is, by the upstreams' word; 0 when one gave none
 }
 
 // listFrame is about what a list's answer holds besides its items, in bytes.
@@ -98,7 +99,7 @@ func (h *Hub) merge(ctx context.Context, c caller, k kind, version string) merge
 		out.ttl = min(out.ttl, cats[n].remaining(now))
 	}
 	j := h.joins.of(k, cats, visible)
-	out.items = j.items
+	out.items, out.sum = j.items, j.sum
 	for n, a := range apps {
 		// An app of which the caller may see nothing is not named either.
 		if down[n] && (cats[n] == nil || j.shown[n] > 0) {
@@ -149,7 +150,7 @@ func (h *Hub) visible(ctx context.Context, c caller, a *authz.App, cat *catalogu
 // seen sums up what a caller sees of each list, to tell whether a change is one to him.
 func (h *Hub) seen(ctx context.Context, c caller, version string) (sums [kinds][sha256.Size]byte) {
 	for k := range kinds {
-		sums[k] = sha256.Sum256(h.merge(ctx, c, k, version).items)
+		sums[k] = h.merge(ctx, c, k, version).sum
 	}
 	return sums
 }

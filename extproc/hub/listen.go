@@ -51,15 +51,10 @@ func (h *Hub) listen(w http.ResponseWriter, r *http.Request, c caller, m mcppars
 		return
 	}
 	defer h.cfg.Metrics.stream("listen")()
+	defer stream.keepAlive(h.cfg.KeepAlive)()
 	work := group{log: h.cfg.Log}
-	work.Go(func() { stream.keepAlive(ctx, h.cfg.KeepAlive) })
-	work.Go(func() {
-		h.eachChange(ctx, c, version, func(k kind) {
-			if want.kinds[k] {
-				_ = stream.notify(notification(lists[k].changed, map[string]any{}, m.ID))
-			}
-		})
-	})
+	defer work.Wait()
+	defer cancel() // first
 	for app, uris := range want.uris {
 		u, token := h.toward(c, app)
 		work.Go(func() {
@@ -70,7 +65,11 @@ func (h *Hub) listen(w http.ResponseWriter, r *http.Request, c caller, m mcppars
 			})
 		})
 	}
-	<-ctx.Done()
+	h.eachChange(ctx, c, version, func(k kind) {
+		if want.kinds[k] {
+			_ = stream.notify(notification(lists[k].changed, map[string]any{}, m.ID))
+		}
+	})
 	work.Wait()
 	if r.Context().Err() == nil {
 		_ = stream.notify(mcpparse.ResultBody(m.ID, encode(map[string]any{
