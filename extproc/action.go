@@ -201,11 +201,15 @@ func immediate(r *authz.Reply, facts envoyhttp.Facts) *extprocv3.ProcessingRespo
 // overwrite sets headers so that nothing a client sent stays beside them, in the words of old and new Envoys.
 func overwrite(fields [][2]string) []*corev3.HeaderValueOption {
 	out := make([]*corev3.HeaderValueOption, len(fields))
+	room := make([]struct { // one allocation for all of them
+		option corev3.HeaderValueOption
+		header corev3.HeaderValue
+	}, len(fields))
 	for i, f := range fields {
-		out[i] = &corev3.HeaderValueOption{
-			Header:       &corev3.HeaderValue{Key: f[0], RawValue: []byte(f[1])},
-			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-		}
+		option, header := &room[i].option, &room[i].header
+		header.Key, header.RawValue = f[0], []byte(f[1])
+		option.Header, option.AppendAction = header, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
+		out[i] = option
 	}
 	return out
 }

@@ -207,3 +207,11 @@ func TestDecodeResponses(t *testing.T) {
 		t.Errorf("trailers: %v, %v", ev, err)
 	}
 }
+
+// However many headers a verdict sets, each costs its value, and all of them together two allocations.
+func TestOverwriteAllocates(t *testing.T) {
+	fields := [][2]string{{"a", "1"}, {"b", "2"}, {"c", "3"}}
+	if n := testing.AllocsPerRun(100, func() { overwrite(fields) }); n > float64(len(fields)+2) {
+		t.Errorf("%v allocations", n)
+	}
+}
