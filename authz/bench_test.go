@@ -90,6 +90,30 @@ func BenchmarkDecision(b *testing.B) {
 	}
 }
 
+// The decision of a call with an exchange stays within its budget of garbage: see BenchmarkDecision.
+func TestDecisionAllocates(t *testing.T) {
+	log, err := audit.Open(audit.Config{Writer: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, func(w *world) {
+		w.cfg.Audit, w.cfg.Log = log, slog.New(slog.DiscardHandler)
+		w.items.Policy = compile(t, "items-authz", amountRego)
+		w.exchanger.issued.Actors = []string{"gateway"}
+	})
+	w.upstreams.lists["listItems"] = true
+	r, text := modernCall("my_server_listItems", arguments(250))
+	body := []byte(text)
+	if n := testing.AllocsPerRun(100, func() {
+		call, _ := w.gate.Begin(t.Context(), r)
+		if v := call.Finish(t.Context(), body); v.Route != "app-items" {
+			t.Fatal(outcome(v))
+		}
+	}); n > 230 { // 205 without the race detector
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // BenchmarkRefusal is a request without a token, the cheapest thing to send.
 func BenchmarkRefusal(b *testing.B) {
 	w := newWorld(b, func(w *world) { w.cfg.Log = slog.New(slog.DiscardHandler) })

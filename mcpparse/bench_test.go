@@ -3,6 +3,7 @@ package mcpparse_test
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 
@@ -60,6 +61,27 @@ func BenchmarkToolListRenamed(b *testing.B) {
 			if len(i.Renamed("srv_"+i.Name)) == 0 {
 				b.Fatal("empty")
 			}
+		}
+	}
+}
+
+// A call costs the garbage collector its name, the new name and the new body, however long it is. The parser is pooled; the
+// race detector makes pools forget, so the least of many runs counts.
+func TestParseAllocates(t *testing.T) {
+	for _, size := range []int{250, 16 << 10} {
+		body := call(size)
+		least := math.Inf(1)
+		for range 50 {
+			n := testing.AllocsPerRun(1, func() {
+				m, err := mcpparse.Parse(body)
+				if err != nil || len(m.Splice(m.SetName("list_issues"))) == 0 {
+					t.Error(err)
+				}
+			})
+			least = min(least, n)
+		}
+		if least != 3 {
+			t.Errorf("%d bytes: %v allocations", size, least)
 		}
 	}
 }

@@ -62,3 +62,17 @@ func BenchmarkVisible(b *testing.B) {
 		})
 	}
 }
+
+// A decision about what the policy does not read costs the same whatever the arguments are.
+func TestDecideAllocates(t *testing.T) {
+	for _, c := range []struct {
+		name, src string
+		bytes     int
+		most      float64
+	}{{"names", v0Policy, 250, 120}, {"arguments that nothing reads", v0Policy, 16 << 10, 120}, {"an argument", benchPolicy, 16 << 10, 140}} {
+		p, in := mustCompile(t, c.src), benchInput(c.bytes)
+		if n := testing.AllocsPerRun(100, func() { p.Decide(t.Context(), in) }); n > c.most {
+			t.Errorf("%s: %v allocations, at the most %v are expected", c.name, n, c.most)
+		}
+	}
+}
