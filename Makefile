@@ -301,9 +301,22 @@ compose-test: build ## build the image and go through deploy/compose in a contai
 	$(call say,going through deploy/compose)
 	@COMPOSE_TEST=1 ENVOY=$(ENVOY_BIN) $(GO) test -count=1 -v -run '^TestCompose' ./e2e
 
+# Measured with nothing else on the machine, or read the ratios only.
 .PHONY: bench
-bench: bin/envoy ## benchmarks
+bench: build ## sallyport beside its floor in a real Envoy; writes docs/performance.md, ten minutes
 	$(call say,measuring)
+	@ENVOY=$(ENVOY_BIN) $(GO) run ./e2e/bench -page docs/performance.md $(ARGS)
+
+.PHONY: bench-short
+bench-short: build ## the same in a minute, and writes nothing
+	@ENVOY=$(ENVOY_BIN) $(GO) run ./e2e/bench -short $(ARGS)
+
+.PHONY: bench-guard
+bench-guard: build ## fail when a ratio to the floor has got worse beyond the noise
+	@ENVOY=$(ENVOY_BIN) $(GO) run ./e2e/bench -guard e2e/bench/baseline.json $(ARGS)
+
+.PHONY: bench-go
+bench-go: bin/envoy ## the Go benchmarks
 	@ENVOY=$(ENVOY_BIN) $(GO) test -run '^$$' -bench . -benchmem ./...
 
 .PHONY: fuzz

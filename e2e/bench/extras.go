@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+)
+
+// extras are the lists, the streams and the start.
+func (w *world) extras(ctx context.Context, brief bool) (out []extra, err error) {
+	f := feature{policy: careful, name: "ns", file: true, out: "mint", apps: upstreams}
+	g, err := w.gateway(ctx, "lists", "", modernEra, f)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { g.close() }()
+	out = append(out, extra{"start to ready", float64(g.ready.Microseconds()) / 1000, "ms", "≤ 1000"})
+	lists, err := w.lists(ctx, g, brief)
+	if err != nil {
+		return nil, fmt.Errorf("lists: %w", err)
+	}
+	out = append(out, lists...)
+	streams, err := w.streams(ctx, g, brief)
+	if err != nil {
+		return nil, fmt.Errorf("streams: %w", err)
+	}
+	return append(out, streams...), nil
+}
+
+func (w *world) lists(ctx context.Context, g *leg, brief bool) (out []extra, err error) {
+	l := g.load
+	l.list = upstreams * 21 // getItem, hold, and 19 more; the policy hides the 22nd of each
+	d := 2 * time.Second
+	if brief {
+		d = 500 * time.Millisecond
+	}
+	wrong := 0
+	for _, n := range []int{1, 8} {
+		a, err := l.agents(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		a.closed(d / 4)
+		before := w.others()
+		r := a.closed(d)
+		asked := w.others() - before
+		a.close()
+		wrong += r.Errors
+		if n == 1 {
+			out = append(out, extra{"tools/list of 210 tools of 10 upstreams, c=1 p50", r.quantile(0.5), "ms", "≤ 1.0"},
+				extra{"upstream requests for a list, warm", float64(asked) / float64(r.Calls), "", "0"})
+		} else {
+			out = append(out, extra{"tools/list, c=8", float64(r.Calls) / r.Seconds, "/s", "≥ 1500"})
+		}
+	}
+	out = append(out, extra{"lists with a tool too many or too few", float64(wrong), "", "0"})
+	l.era = legacyEra
+	var cold []float64
+	for range 20 {
+		begun := time.Now()
+		k, err := l.dial(ctx, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = k.call(w.sequence.Add(1))
+		_ = k.c.Close()
+		if err != nil {
+			return nil, err
+		}
+		cold = append(cold, float64(time.Since(begun).Microseconds())/1000)
+	}
+	return append(out, extra{"initialize and first list of a new session, 2025-11-25, 10 upstreams", median(cold), "ms", "≤ 15"}), nil
+}
+
+func (w *world) others() (n int64) {
+	for _, u := range w.ups {
+		n += u.others.Load()
+	}
+	return n
+}
+
+// streams opens calls whose answers are event streams that stay open. Each takes two files of every process between.
+func (w *world) streams(ctx context.Context, g *leg, brief bool) (out []extra, err error) {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return nil, err
+	}
+	n := min(10_000, (int(files.Max)-1000)/2) //nolint:gosec // far below the limit of an int
+	if brief {
+		n = min(n, 1000)
+	}
+	routines := gauge(ctx, g.admin, "go_goroutines")
+	l := g.load
+	l.tool = "ns0_hold"
+	var a agents
+	defer func() { a.close() }()
+	for range n {
+		k, err := l.dial(ctx, len(a))
+		if err != nil {
+			return nil, err
+		}
+		a = append(a, k)
+		if err := k.begin(w.sequence.Add(1)); err != nil {
+			return nil, fmt.Errorf("after %d: %w: %s", len(a), err, g.log)
+		}
+	}
+	if err := await(ctx, "streams", func() bool { return w.held() >= int64(n) }); err != nil {
+		return nil, err
+	}
+	time.Sleep(2 * time.Second) // the garbage of opening them
+	return []extra{
+		{"event streams open", float64(n), "", "10000"},
+		{"RSS of the service meanwhile", memory(g.svc, "VmRSS"), "MiB", "≤ 256"},
+		{"goroutines more for each stream", (gauge(ctx, g.admin, "go_goroutines") - routines) / float64(n), "", "0"},
+		{"gRPC streams open", envoyStat(ctx, g.envoy, "cluster.service.upstream_rq_active"), "", "a handful"},
+	}, nil
+}
+
+func (w *world) held() (n int64) {
+	for _, u := range w.ups {
+		n += u.open.Load()
+	}
+	return n
+}
