@@ -30,6 +30,7 @@ type load struct {
 	era      string
 	tool     string   // as the agent names it
 	tokens   []string // connections take them in turn; none sends no token
+	turns    bool     // calls take the tokens in turn, rather than connections
 	pad      int      // bytes of arguments beside the number
 	list     int      // tools that a tools/list must show; 0 sends tools/call
 	lenient  bool     // of somebody else's gateway, which may write JSON in its own way
@@ -41,9 +42,9 @@ type conn struct {
 	load
 	c       net.Conn
 	in      *bufio.Reader
-	head    []byte // up to the length of the body
-	prefix  []byte // of the body, up to the id
-	middle  []byte // from there to the number among the arguments
+	heads   [][]byte // up to the length of the body; calls take them in turn
+	prefix  []byte   // of the body, up to the id
+	middle  []byte   // from there to the number among the arguments
 	suffix  []byte
 	session string
 	out     []byte
@@ -75,7 +76,13 @@ func (k *conn) prepare(nth int) {
 	if k.list > 0 {
 		method = "tools/list"
 	}
-	k.head = k.headers(nth, method)
+	k.heads = [][]byte{k.headers(nth, method)}
+	if k.turns {
+		k.heads = nil
+		for i := range k.tokens {
+			k.heads = append(k.heads, k.headers(i, method))
+		}
+	}
 	k.prefix = []byte(`{"jsonrpc":"2.0","id":`)
 	meta := ""
 	if k.era == modernEra {
@@ -120,7 +127,7 @@ func (k *conn) initialize(nth int) error {
 		`{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"bench","version":"1"}}}`,
 		`{"jsonrpc":"2.0","method":"notifications/initialized"}`,
 	} {
-		k.out = fmt.Appendf(k.out[:0], "%s%d\r\n\r\n%s", k.head, len(body), body)
+		k.out = fmt.Appendf(k.out[:0], "%s%d\r\n\r\n%s", k.heads[0], len(body), body)
 		if _, err := k.c.Write(k.out); err != nil {
 			return err
 		}
@@ -131,7 +138,7 @@ func (k *conn) initialize(nth int) error {
 		if status != 200 && status != 202 {
 			return fmt.Errorf("initialize: status %d: %s", status, k.body)
 		}
-		k.head = k.headers(nth, "")
+		k.heads = [][]byte{k.headers(nth, "")}
 	}
 	return nil
 }
@@ -181,7 +188,7 @@ func (k *conn) send(n int64) (digits []byte, err error) {
 	if k.list == 0 {
 		length += len(digits)
 	}
-	b := append(k.out[:0], k.head...)
+	b := append(k.out[:0], k.heads[n%int64(len(k.heads))]...)
 	b = strconv.AppendInt(b, int64(length), 10)
 	b = append(b, "\r\n\r\n"...)
 	b = append(append(b, k.prefix...), digits...)
