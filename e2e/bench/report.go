@@ -35,12 +35,9 @@ func machine(ctx context.Context, envoy string) string {
 	model, _ := between(info, "model name\t: ", "\n")
 	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
 	version, _ := exec.CommandContext(ctx, envoy, "--version").Output()
-	parts := strings.Split(string(version), "/")
-	number := "?"
-	if len(parts) > 1 {
-		number = parts[1]
-	}
-	return fmt.Sprintf("%s, %d cores, Linux %s, Envoy %s, %s, %s", model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), number, runtime.Version(),
+	_, rest, _ := strings.Cut(string(version), "version: ") // COMMIT/NUMBER/…
+	parts := append(strings.Split(rest, "/"), "?", "?")
+	return fmt.Sprintf("%s, %d cores, Linux %s, Envoy %s, %s, %s", model, runtime.NumCPU(), strings.TrimSpace(string(kernel)), parts[1], runtime.Version(),
 		time.Now().UTC().Format(time.DateOnly))
 }
 
