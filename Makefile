@@ -303,7 +303,7 @@ compose-test: build ## build the image and go through deploy/compose in a contai
 
 # Measured with nothing else on the machine, or read the ratios only.
 .PHONY: bench
-bench: build ## sallyport beside its floor in a real Envoy; writes docs/performance.md, ten minutes
+bench: build ## sallyport beside its floor in a real Envoy; writes docs/performance.md, fifteen minutes
 	$(call say,measuring)
 	@ENVOY=$(ENVOY_BIN) $(GO) run ./e2e/bench -page docs/performance.md $(ARGS)
 

@@ -39,7 +39,7 @@ type options struct {
 	short, scale          bool
 	guard, baseline, only string
 	sallyport, envoy      string
-	out, page             string
+	out, page, from       string
 	rounds                int
 	peers                 []string
 }
@@ -56,6 +56,7 @@ func command(ctx context.Context, args []string) error {
 	fs.StringVar(&o.envoy, "envoy", orElse(os.Getenv("ENVOY"), "bin/envoy"), "Envoy's `BINARY`")
 	fs.StringVar(&o.out, "json", "build/bench/bench.json", "all samples as JSON go to this `FILE`")
 	fs.StringVar(&o.page, "page", "", "write the generated parts of this `PAGE`, and the plot beside it")
+	fs.StringVar(&o.from, "from", "", "measure nothing, and take the samples from this `FILE` of -json")
 	fs.IntVar(&o.rounds, "rounds", 5, "`N` rounds")
 	fs.Func("peer", "another gateway, `NAME=URL[,TOOL[,TOKEN]]`, in front of an MCP server whose TOOL answers as the bench's; may be given several times", func(s string) error {
 		o.peers = append(o.peers, s)
@@ -63,6 +64,17 @@ func command(ctx context.Context, args []string) error {
 	})
 	if err := fs.Parse(args); err != nil {
 		return err
+	}
+	if o.from != "" {
+		var r report
+		content, err := os.ReadFile(o.from)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(content, &r); err != nil {
+			return err
+		}
+		return r.write(&o)
 	}
 	debug.SetGCPercent(800) // the generator should not be what is measured
 	for _, path := range []*string{&o.sallyport, &o.envoy} {

@@ -8,7 +8,8 @@ import (
 
 // plot draws throughput and processor time of each leg against the floor, as bars.
 func (r *report) plot() string {
-	const left, width, line, top = 330, 260, 26, 64
+	const left, width, line, top = 380, 260, 26, 64
+	const most = 4.0 // what is longer is cut
 	var b strings.Builder
 	height := top + line*len(r.Legs) + 40
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="13">`, left+2*width+90, height)
@@ -29,7 +30,6 @@ func (r *report) plot() string {
 			if j == 1 && l[0] == "direct" {
 				continue
 			}
-			const most = 2.5
 			x, length, mark := left+j*(width+50), min(ratio, most)/most*(width-40), ""
 			if ratio > most {
 				mark = " →"
@@ -39,7 +39,7 @@ func (r *report) plot() string {
 		}
 	}
 	for j := range 2 {
-		x := float64(left+j*(width+50)) + (width-40)/2.5
+		x := float64(left+j*(width+50)) + (width-40)/most
 		fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#c33" stroke-dasharray="4 3"/>`, x, top-6, x, top+line*len(r.Legs))
 	}
 	fmt.Fprintf(&b, `<text x="10" y="%d" fill="#666" font-size="11">%s</text></svg>`, height-14, html.EscapeString(r.Machine))
