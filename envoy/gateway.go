@@ -235,8 +235,12 @@ type App struct {
 }
 
 // UpstreamTLS adjusts the TLS connection to an upstream. Files are PEM. The
-// certificate must always name the URL's host: there is no way to switch that off.
+// certificate must name the URL's host, or one of SPIFFEIDs where there are any:
+// there is no way to switch that off.
 type UpstreamTLS struct {
+	// SPIFFEIDs are the URI names of which the certificate must carry one,
+	// exactly, in place of the host's name.
+	SPIFFEIDs []string
 	// CAFile replaces Gateway.CAFile for this upstream.
 	CAFile string
 	// CertFile and KeyFile are the client certificate. Both or neither.
@@ -253,6 +257,9 @@ const (
 
 var (
 	appName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+	// SPIFFE-ID §2: an id of a workload, whose path has no empty or
+	// relative segment (the latter is checked beside).
+	spiffeID = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$`)
 	// RFC 3986 §3.3 without "%": Envoy refuses escaped slashes and rewrites
 	// other escapes, so an escaped path would be matched in another form.
 	pathPattern = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$`)
@@ -404,6 +411,11 @@ func (a App) check() []error {
 	}
 	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
 		fail("a client certificate needs both its file and its key's")
+	}
+	for _, id := range a.TLS.SPIFFEIDs {
+		if !spiffeID.MatchString(id) || strings.Contains(id+"/", "/./") || strings.Contains(id+"/", "/../") {
+			fail("%q is no SPIFFE id", id)
+		}
 	}
 	return append(errs, checkTLS(fmt.Sprintf("app %q", a.Name), a.TLS.MinVersion, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CAFile)...)
 }

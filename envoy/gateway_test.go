@@ -54,6 +54,12 @@ func TestRefusedGateways(t *testing.T) {
 		{"keep-alive 1ms", func(g *envoy.Gateway) { g.Apps[0].KeepAlive = time.Millisecond }},
 		{"both its file and its key's", func(g *envoy.Gateway) { g.Apps[0].TLS = &envoy.UpstreamTLS{CertFile: "x"} }},
 		{`TLS version "1.0"`, func(g *envoy.Gateway) { g.Apps[0].TLS = &envoy.UpstreamTLS{MinVersion: "1.0"} }},
+		{"no SPIFFE id", func(g *envoy.Gateway) {
+			g.Apps[0].TLS = &envoy.UpstreamTLS{SPIFFEIDs: []string{"spiffe://example.org/a/../b"}}
+		}},
+		{"no SPIFFE id", func(g *envoy.Gateway) {
+			g.Apps[0].TLS = &envoy.UpstreamTLS{SPIFFEIDs: []string{"https://example.org/a"}}
+		}},
 		{"not UTF-8", func(g *envoy.Gateway) { g.Apps[0].TLS = &envoy.UpstreamTLS{CAFile: "\xff"} }},
 		{"not UTF-8", func(g *envoy.Gateway) { g.NodeID = "\xff" }},
 		{"not UTF-8", func(g *envoy.Gateway) { g.CAFile = "\xff" }},

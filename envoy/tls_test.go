@@ -53,6 +53,8 @@ func (a *authority) issue(t *testing.T, name string, hosts ...string) (certFile,
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
+		} else if id, err := url.Parse(h); err == nil && id.Scheme == "spiffe" {
+			template.URIs = append(template.URIs, id)
 		} else {
 			template.DNSNames = append(template.DNSNames, h)
 		}
@@ -120,6 +122,8 @@ func TestTLS(t *testing.T) {
 	misnamed := ours.serve(t, up, "misnamed", nil, "other.example")
 	foreign := others.serve(t, up, "foreign", nil, "localhost")
 	mutual := ours.serve(t, up, "mutual", ours.pool(), "localhost")
+	const id = "spiffe://example.org/items"
+	workload := ours.serve(t, up, "workload", nil, id)
 	clientCert, clientKey := ours.issue(t, "client")
 	serverCert, serverKey := ours.issue(t, "server", "localhost")
 
@@ -134,6 +138,9 @@ func TestTLS(t *testing.T) {
 		{Name: "misaddressed", URL: named.String()},
 		{Name: "foreign", URL: local(foreign)},
 		{Name: "trusted", URL: local(foreign), TLS: &envoy.UpstreamTLS{CAFile: others.file}},
+		{Name: "workload", URL: local(workload), TLS: &envoy.UpstreamTLS{SPIFFEIDs: []string{"spiffe://example.org/x", id}}},
+		{Name: "otherworkload", URL: local(workload), TLS: &envoy.UpstreamTLS{SPIFFEIDs: []string{id + "/x"}}},
+		{Name: "hostonly", URL: local(named), TLS: &envoy.UpstreamTLS{SPIFFEIDs: []string{id}}},
 		{Name: "anonymous", URL: local(mutual)},
 		{Name: "mutual", URL: local(mutual), TLS: &envoy.UpstreamTLS{CertFile: clientCert, KeyFile: clientKey, MinVersion: "1.3"}},
 	}
@@ -152,7 +159,7 @@ func TestTLS(t *testing.T) {
 	w := &gateway{url: "https://" + address}
 
 	for name, status := range map[string]int{
-		"named": 200, "addressed": 200, "trusted": 200, "mutual": 200,
+		"named": 200, "addressed": 200, "trusted": 200, "mutual": 200, "workload": 200, "otherworkload": 502, "hostonly": 502,
 		"misnamed": 502, "misaddressed": 502, "foreign": 502, "anonymous": 502,
 	} {
 		got := do(t, client, w.request(t, name, "/mcp", "x-answer", "content-type: application/json"))
