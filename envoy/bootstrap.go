@@ -111,28 +111,6 @@ func socketAddress(host string, port uint32) *corev3.Address {
 	}}}
 }
 
-func tlsSocket(context proto.Message) *corev3.TransportSocket {
-	return &corev3.TransportSocket{
-		Name:       "envoy.transport_sockets.tls",
-		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: typed(context)},
-	}
-}
-
-func tlsParams(minVersion string) *tlsv3.TlsParameters {
-	params := &tlsv3.TlsParameters{
-		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2,
-		TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3, // Envoy's default for upstreams is 1.2
-	}
-	if minVersion == "1.3" {
-		params.TlsMinimumProtocolVersion = tlsv3.TlsParameters_TLSv1_3
-	}
-	return params
-}
-
-func certificate(certFile, keyFile string) *tlsv3.TlsCertificate {
-	return &tlsv3.TlsCertificate{CertificateChain: file(certFile), PrivateKey: file(keyFile)}
-}
-
 func file(name string) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}
 }

@@ -121,18 +121,10 @@ func upstreamTLS(g Gateway, a App, up upstream) *tlsv3.UpstreamTlsContext {
 	}
 	names := []*tlsv3.SubjectAltNameMatcher{san}
 	if len(a.TLS.SPIFFEIDs) > 0 {
-		names = nil // the ids stand in place of the host's name, not beside it
-	}
-	for _, id := range a.TLS.SPIFFEIDs {
-		names = append(names, &tlsv3.SubjectAltNameMatcher{
-			SanType: tlsv3.SubjectAltNameMatcher_URI,
-			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: id}},
-		})
+		names = uriNames(a.TLS.SPIFFEIDs) // in place of the host's name, not beside it
 	}
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(a.TLS.MinVersion)}
-	g.trust(common, trustSecret(a.caFile(g)), a.caFile(g), &tlsv3.CertificateValidationContext{
-		MatchTypedSubjectAltNames: names,
-	})
+	g.trust(common, a.trustSecret(g), authorities(a.caFile(g), "", a.TLS.CRLFile), names)
 	if a.TLS.CertFile != "" {
 		g.present(common, certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), a.TLS.CertFile, a.TLS.KeyFile)
 	}

@@ -26,9 +26,14 @@ const (
 	clientsSecret  = "listener/clients"
 )
 
-func trustSecret(caFile string) string { return "trust:" + caFile }
 func certificateSecret(certFile, keyFile string) string {
 	return "certificate:" + certFile + ":" + keyFile
+}
+func (a App) trustSecret(g Gateway) string {
+	if a.TLS.CRLFile != "" {
+		return "trust:" + a.caFile(g) + ":" + a.TLS.CRLFile
+	}
+	return "trust:" + a.caFile(g)
 }
 func (a App) caFile(g Gateway) string { return cmp.Or(a.TLS.CAFile, g.CAFile) }
 func (a App) secure() bool            { return strings.HasPrefix(a.URL, "https:") }
@@ -70,30 +75,6 @@ func (g Gateway) route(manager *hcmv3.HttpConnectionManager, table *routev3.Rout
 	}
 }
 
-// present has a connection show a certificate.
-func (g Gateway) present(c *tlsv3.CommonTlsContext, secret, certFile, keyFile string) {
-	if g.Dynamic {
-		c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: secret, SdsConfig: fromService()}}
-		return
-	}
-	c.TlsCertificates = []*tlsv3.TlsCertificate{certificate(certFile, keyFile)}
-}
-
-// trust has a connection demand what the file's authorities have issued, and what rules says besides.
-func (g Gateway) trust(c *tlsv3.CommonTlsContext, secret, caFile string, rules *tlsv3.CertificateValidationContext) {
-	if g.Dynamic {
-		c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
-			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-				DefaultValidationContext:         rules,
-				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secret, SdsConfig: fromService()},
-			},
-		}
-		return
-	}
-	rules.TrustedCa = file(caFile)
-	c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: rules}
-}
-
 // secrets are all that the other resources name, in order of their names.
 func (g Gateway) secrets() []*tlsv3.Secret {
 	if !g.Dynamic {
@@ -103,22 +84,20 @@ func (g Gateway) secrets() []*tlsv3.Secret {
 	certificateIn := func(name, certFile, keyFile string) {
 		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: certificate(certFile, keyFile)}}
 	}
-	trustIn := func(name, caFile string) {
-		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{
-			ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: file(caFile)},
-		}}
+	trustIn := func(name string, rules *tlsv3.CertificateValidationContext) {
+		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: rules}}
 	}
 	if t := g.TLS; t != nil {
 		certificateIn(listenerSecret, t.CertFile, t.KeyFile)
-		if t.ClientCAFile != "" {
-			trustIn(clientsSecret, t.ClientCAFile)
+		if t.verifies() {
+			trustIn(clientsSecret, t.clients())
 		}
 	}
 	for _, a := range g.Apps {
 		if !a.secure() {
 			continue
 		}
-		trustIn(trustSecret(a.caFile(g)), a.caFile(g))
+		trustIn(a.trustSecret(g), authorities(a.caFile(g), "", a.TLS.CRLFile))
 		if a.TLS.CertFile != "" {
 			certificateIn(certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), a.TLS.CertFile, a.TLS.KeyFile)
 		}
@@ -141,9 +120,10 @@ func (r *Resources) Inline(read func(file string) ([]byte, error)) (*Resources, 
 	for _, secret := range r.Secrets {
 		s := proto.CloneOf(secret)
 		for _, source := range []*corev3.DataSource{
-			s.GetTlsCertificate().GetCertificateChain(), s.GetTlsCertificate().GetPrivateKey(), s.GetValidationContext().GetTrustedCa(),
+			s.GetTlsCertificate().GetCertificateChain(), s.GetTlsCertificate().GetPrivateKey(),
+			s.GetValidationContext().GetTrustedCa(), s.GetValidationContext().GetCrl(),
 		} {
-			if source == nil {
+			if source.GetFilename() == "" {
 				continue
 			}
 			content, err := read(source.GetFilename())

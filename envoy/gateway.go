@@ -197,8 +197,17 @@ type Gateway struct {
 type ListenerTLS struct {
 	CertFile, KeyFile string
 	// ClientCAFile demands a client certificate issued by one of these
-	// authorities. Empty asks for none.
+	// authorities. Empty, with ClientCAs, asks for none.
 	ClientCAFile string
+	// ClientCAs are such authorities as PEM text, for those in several files:
+	// Envoy reads one. What becomes of the files does not reach a static Envoy.
+	ClientCAs string
+	// ClientCRLFile refuses what its lists revoke. There must be one of each
+	// authority of a chain, or Envoy refuses the chain.
+	ClientCRLFile string
+	// ClientSPIFFEIDs are the URI names of which a client's certificate must
+	// carry one, exactly. Empty: any name will do.
+	ClientSPIFFEIDs []string
 	// ClientCertOptional lets in clients that show no certificate. One that is
 	// shown must still be good.
 	ClientCertOptional bool
@@ -243,6 +252,8 @@ type UpstreamTLS struct {
 	SPIFFEIDs []string
 	// CAFile replaces Gateway.CAFile for this upstream.
 	CAFile string
+	// CRLFile refuses what its lists revoke: see ListenerTLS.ClientCRLFile.
+	CRLFile string
 	// CertFile and KeyFile are the client certificate. Both or neither.
 	CertFile, KeyFile string
 	// MinVersion is "1.2" (default) or "1.3".
@@ -257,9 +268,6 @@ const (
 
 var (
 	appName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-	// SPIFFE-ID §2: an id of a workload, whose path has no empty or
-	// relative segment (the latter is checked beside).
-	spiffeID = regexp.MustCompile(`^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+$`)
 	// RFC 3986 §3.3 without "%": Envoy refuses escaped slashes and rewrites
 	// other escapes, so an escaped path would be matched in another form.
 	pathPattern = regexp.MustCompile(`^/[A-Za-z0-9._~!$&'()*+,;=:@/-]*$`)
@@ -356,7 +364,14 @@ func (g Gateway) check() []error {
 		if t.CertFile == "" || t.KeyFile == "" {
 			fail("TLS needs a certificate and a key")
 		}
-		errs = append(errs, checkTLS("listener", t.MinVersion, t.CertFile, t.KeyFile, t.ClientCAFile)...)
+		errs = append(errs, checkTLS("listener", t.MinVersion, t.CertFile, t.KeyFile, t.ClientCAFile, t.ClientCAs, t.ClientCRLFile)...)
+		errs = append(errs, checkIDs("listener", t.ClientSPIFFEIDs)...)
+		if t.ClientCAFile != "" && t.ClientCAs != "" {
+			fail("client authorities both as a file and as text")
+		}
+		if !t.verifies() && (t.ClientCRLFile != "" || len(t.ClientSPIFFEIDs) > 0) {
+			fail("rules for client certificates without authorities to check them against")
+		}
 	}
 	routes := map[string]bool{}
 	for _, a := range g.Apps {
@@ -409,28 +424,7 @@ func (a App) check() []error {
 	if r := a.CallLimit; !r.none() && !r.good() {
 		fail("call limit of %d per %v: want at least one in 1s to 24h", r.Calls, r.Per)
 	}
-	if (a.TLS.CertFile == "") != (a.TLS.KeyFile == "") {
-		fail("a client certificate needs both its file and its key's")
-	}
-	for _, id := range a.TLS.SPIFFEIDs {
-		if !spiffeID.MatchString(id) || strings.Contains(id+"/", "/./") || strings.Contains(id+"/", "/../") {
-			fail("%q is no SPIFFE id", id)
-		}
-	}
-	return append(errs, checkTLS(fmt.Sprintf("app %q", a.Name), a.TLS.MinVersion, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CAFile)...)
-}
-
-func checkTLS(who, minVersion string, files ...string) []error {
-	var errs []error
-	if minVersion != "1.2" && minVersion != "1.3" {
-		errs = append(errs, fmt.Errorf("envoy: %s: TLS version %q: want 1.2 or 1.3", who, minVersion))
-	}
-	for _, f := range files {
-		if !utf8.ValidString(f) {
-			errs = append(errs, fmt.Errorf("envoy: %s: file name %q is not UTF-8", who, f))
-		}
-	}
-	return errs
+	return append(errs, a.TLS.check(fmt.Sprintf("app %q", a.Name))...)
 }
 
 // splitAddress takes host:port apart. A path is none.

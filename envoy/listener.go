@@ -159,11 +159,11 @@ func downstreamTLS(g Gateway) *tlsv3.DownstreamTlsContext {
 	t := g.TLS
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(t.MinVersion), AlpnProtocols: []string{"h2", "http/1.1"}}
 	g.present(common, listenerSecret, t.CertFile, t.KeyFile)
-	if t.ClientCAFile != "" {
-		g.trust(common, clientsSecret, t.ClientCAFile, &tlsv3.CertificateValidationContext{})
+	if t.verifies() {
+		g.trust(common, clientsSecret, t.clients(), nil)
 	}
 	return &tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,
-		RequireClientCertificate: wrapperspb.Bool(t.ClientCAFile != "" && !t.ClientCertOptional),
+		RequireClientCertificate: wrapperspb.Bool(t.verifies() && !t.ClientCertOptional),
 	}
 }

@@ -150,6 +150,9 @@ func (c Config) check(hostName string, h host) []error {
 		if t := a.TLS; t != nil && t.CertFile != "" {
 			fail("app %q shows a client certificate: the host has to be given that by hand, or the server reached in another way", a.Name)
 		}
+		if t := a.TLS; t != nil && (t.CRLFile != "" || len(t.SPIFFEIDs) > 0) {
+			fail("app %q has a server that is held to SPIFFE ids or to a crlFile: the host has to be told that by hand, or the server reached in another way", a.Name)
+		}
 		name, namespace := serviceOf(a.URL)
 		if h.local && namespace != "" && namespace != c.Namespace {
 			fail("app %q is a Service in the namespace %s, and routes lead to their own only: render with -namespace %s", a.Name, namespace, namespace)

@@ -47,7 +47,10 @@ func complete(certs string) *config.Config {
 				CertFile: certs + "/server.crt", KeyFile: certs + "/server.key",
 				ClientAuth: "RequireAndVerifyClientCert", ClientCAFiles: []string{certs + "/server.crt"}, MinVersion: "1.3",
 			},
-			"client": {CAFile: certs + "/server.crt", ClientAuth: "NoClientCert", MinVersion: "1.2"},
+			"client": {
+				CAFile: certs + "/ca.crt", ClientAuth: "NoClientCert", MinVersion: "1.2",
+				SPIFFEIDs: []string{"spiffe://example.org/files"}, CRLFile: certs + "/ca.crl",
+			},
 		},
 		Health:       config.Health{Location: "/healthz"},
 		Admin:        config.Admin{Address: "localhost:9999"},

@@ -146,10 +146,25 @@ type TLS struct {
 	// nothing and are refused.
 	ClientAuth string `yaml:"clientAuth"`
 
-	// ClientCAFiles is the path, one only, of the PEM certificates that a client's
-	// certificate must chain to. Required when ClientAuth verifies, unused
-	// otherwise.
+	// ClientCAFiles are the paths of PEM files, each with one certificate or
+	// several: a client's certificate must chain to one of them. Required when
+	// ClientAuth verifies, unused otherwise. An Envoy with static configuration
+	// follows the replacement of a file only where there is one.
 	ClientCAFiles []string `yaml:"clientCAFiles" as:"path"`
+
+	// SPIFFEIDs are ids such as spiffe://example.org/items, of which the peer's
+	// certificate must carry one as a URI name, exactly. A server's is then not held
+	// to its host's name, so it needs a caFile; of clients, ClientAuth must verify a
+	// certificate. Default none: a server's certificate must name its host, a
+	// client's may name anything.
+	SPIFFEIDs []string `yaml:"spiffeIDs"`
+
+	// CRLFile is the path of PEM certificate revocation lists (RFC 5280 §5): a peer
+	// whose certificate is on one is refused when it connects next. Every authority of
+	// caFile and clientCAFiles needs a list, and every intermediate that a peer shows;
+	// without one, or with one past its nextUpdate, all that the authority has issued is
+	// refused. The file is read again when it is replaced. Default none: nothing is revoked.
+	CRLFile string `yaml:"crlFile" as:"path"`
 
 	// MinVersion is the lowest protocol version, "1.2" (the default) or "1.3".
 	MinVersion string `yaml:"minVersion" enum:"1.2,1.3"`

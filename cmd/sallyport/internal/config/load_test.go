@@ -177,7 +177,7 @@ func TestFilesOfAConfiguration(t *testing.T) {
 	certs := opts.Env("CERTS")
 	cfg, _ := config.Load("testdata/complete.yaml", opts)
 	want := []string{
-		filepath.Join(certs, "secrets.yaml"), filepath.Join(certs, "server.crt"), filepath.Join(certs, "server.key"),
+		filepath.Join(certs, "ca.crl"), filepath.Join(certs, "ca.crt"), filepath.Join(certs, "secrets.yaml"), filepath.Join(certs, "server.crt"), filepath.Join(certs, "server.key"),
 		"testdata/complete.yaml", "testdata/policy.rego",
 	}
 	if diff := cmp.Diff(want, cfg.Files(), cmpopts.SortSlices(strings.Compare)); diff != "" {

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"os"
@@ -38,6 +39,7 @@ func options(t testing.TB) config.Options {
 	write(t, filepath.Join(dir, "secrets.yaml"), []byte(secretFile))
 	keyPair(t, dir, "server")
 	keyPair(t, dir, "other")
+	authority(t, dir)
 	env := map[string]string{"CERTS": dir, "AUDIENCE": audience, "FILES_PORT": "8443"}
 	return config.Options{
 		Env:            func(name string) string { return env[name] },
@@ -62,6 +64,30 @@ func keyPair(t testing.TB, dir, name string) {
 	}
 	write(t, filepath.Join(dir, name+".crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
 	write(t, filepath.Join(dir, name+".key"), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// authority writes ca.crt and its revocation lists: ca.crl, and old.crl, which is past its time.
+func authority(t testing.TB, dir string) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, SubjectKeyId: []byte{1},
+		NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "ca.crt"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}))
+	for name, until := range map[string]time.Duration{"ca.crl": time.Hour, "old.crl": -time.Hour} {
+		list := &x509.RevocationList{Number: big.NewInt(1), ThisUpdate: time.Now().Add(-2 * time.Hour), NextUpdate: time.Now().Add(until)}
+		der, err := x509.CreateRevocationList(rand.Reader, list, template, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: der}))
+	}
 }
 
 func write(t testing.TB, path string, content []byte) {

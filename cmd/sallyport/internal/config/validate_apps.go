@@ -97,7 +97,7 @@ func (c *checker) upstream(a *App) {
 		c.warnf(c.place(&s.URL), "url: tokens for %s cross the network in the clear, where others can read and use them; use https, or keep that network closed", c.show(&s.URL))
 	}
 	if s.TLS != "" {
-		c.profile(&s.TLS)
+		c.clientProfile(&s.TLS)
 		if parsed != nil && parsed.Scheme == "http" {
 			c.errorf(c.place(&s.TLS), "tls has no effect on an http:// url; write https:// or remove tls")
 		}

@@ -49,7 +49,7 @@ func (c *checker) server(k *Connector) {
 		c.issuer(&k.OIDCWellKnownURL, "oidcWellKnownURL", k.AllowPlainHTTP)
 	}
 	if k.TLS != "" {
-		c.profile(&k.TLS)
+		c.clientProfile(&k.TLS)
 	}
 	for j := range k.AllowNetworks {
 		if _, err := netip.ParsePrefix(k.AllowNetworks[j]); err != nil {

@@ -6,6 +6,8 @@ import (
 	"encoding/pem"
 	"slices"
 	"strings"
+
+	"github.com/sallyport/sallyport/envoy"
 )
 
 var clientAuthTypes = []string{"NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"}
@@ -19,11 +21,18 @@ func (c *checker) profiles() {
 		if t.CAFile != "" {
 			c.authorities(&t.CAFile, "caFile")
 		}
-		if len(t.ClientCAFiles) > 1 {
-			c.errorf(c.place(&t.ClientCAFiles[1], t), "clientCAFiles: Envoy reads one file; put all certificates into it")
-		}
+		c.unique(t.ClientCAFiles, "clientCAFiles")
 		for i := range t.ClientCAFiles {
 			c.authorities(&t.ClientCAFiles[i], "clientCAFiles")
+		}
+		c.unique(t.SPIFFEIDs, "spiffeIDs")
+		for i := range t.SPIFFEIDs {
+			if !envoy.IsSPIFFEID(t.SPIFFEIDs[i]) {
+				c.errorf(c.place(&t.SPIFFEIDs[i], t), "spiffeIDs: %s is no SPIFFE id of a workload; write spiffe://trust-domain/path, the domain in lower case, without a port, an escape or an empty segment", c.show(&t.SPIFFEIDs[i]))
+			}
+		}
+		if t.CRLFile != "" {
+			c.revocations(t)
 		}
 		if !slices.Contains(clientAuthTypes, t.ClientAuth) {
 			c.errorf(c.place(&t.ClientAuth), "clientAuth: %s proves nothing about a client or is unknown%s", c.show(&t.ClientAuth), suggest(c.written(&t.ClientAuth), clientAuthTypes))
@@ -61,18 +70,22 @@ func (c *checker) authorities(field *string, name string) {
 	if !ok {
 		return
 	}
-	count := 0
+	if len(certificates(src)) == 0 {
+		c.errorf(c.place(field), "%s: %s holds no PEM certificate", name, c.show(field))
+	}
+}
+
+// certificates are those that PEM text holds.
+func certificates(src []byte) (out []*x509.Certificate) {
 	for block, rest := pem.Decode(src); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
-		if _, err := x509.ParseCertificate(block.Bytes); err == nil {
-			count++
+		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
+			out = append(out, cert)
 		}
 	}
-	if count == 0 {
-		c.errorf(c.place(field), "%s: %s holds no PEM certificate", name, c.show(field))
-	}
+	return out
 }
 
 // contents reads a file that a field names.
@@ -102,7 +115,25 @@ func (c *checker) profile(field *string) *TLS {
 }
 
 func (c *checker) serverProfile(field *string) {
-	if t := c.profile(field); t != nil && t.CertFile == "" && t.KeyFile == "" {
+	t := c.profile(field)
+	if t == nil {
+		return
+	}
+	if t.CertFile == "" && t.KeyFile == "" {
 		c.errorf(c.place(field), "tls profile %s has no certFile and keyFile, which a listener needs; add them", c.show(field))
 	}
+	if t.rules() && t.ClientAuth == "NoClientCert" {
+		c.errorf(c.place(field), "tls profile %s has spiffeIDs or a crlFile, for which a listener has to ask for a certificate; set clientAuth and clientCAFiles", c.show(field))
+	}
 }
+
+func (c *checker) clientProfile(field *string) *TLS {
+	t := c.profile(field)
+	if t != nil && t.rules() && t.CAFile == "" {
+		c.errorf(c.place(field), "tls profile %s has spiffeIDs or a crlFile, which need the server's own authorities; add caFile", c.show(field))
+	}
+	return t
+}
+
+// rules reports whether a certificate is held to more than its authority and a host's name.
+func (t *TLS) rules() bool { return len(t.SPIFFEIDs) > 0 || t.CRLFile != "" }

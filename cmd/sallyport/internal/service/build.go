@@ -3,8 +3,6 @@ package service
 import (
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -52,7 +50,8 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
 		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
 		if len(t.ClientCAFiles) > 0 && t.ClientAuth != "NoClientCert" {
-			g.TLS.ClientCAFile = t.ClientCAFiles[0]
+			g.TLS.ClientCAFile, g.TLS.ClientCAs = clientAuthorities(t)
+			g.TLS.ClientCRLFile, g.TLS.ClientSPIFFEIDs = t.CRLFile, t.SPIFFEIDs
 			g.TLS.ClientCertOptional = t.ClientAuth == "VerifyClientCertIfGiven"
 		}
 	}
@@ -61,7 +60,7 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 		app := envoy.App{Name: a.Name, URL: up.URL, EndpointEvents: a.Upstream.Transport == "sse", DialTimeout: up.Connection.DialTimeout, KeepAlive: up.Connection.KeepAlive.Interval,
 			MaxRequests: uint32(up.Connection.MaxRequests), CallLimit: rate(a.CallLimit)} //nolint:gosec // config has bounded it
 		if t := cfg.TLS[up.TLS]; t != nil {
-			app.TLS = &envoy.UpstreamTLS{CAFile: t.CAFile, CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
+			app.TLS = upstreamTLS(t)
 		}
 		g.Apps = append(g.Apps, app)
 	}
@@ -207,35 +206,6 @@ func clientKey(c *config.Connector) (*exchange.ClientKey, error) {
 		key.Audience = exchange.AssertionToTokenEndpoint
 	}
 	return key, nil
-}
-
-// ClientTLS is how a TLS client trusts and shows itself as profile p says; nil for none.
-func ClientTLS(p *config.TLS) (*tls.Config, error) {
-	if p == nil {
-		return nil, nil
-	}
-	out := &tls.Config{MinVersion: tls.VersionTLS12}
-	if p.MinVersion == "1.3" {
-		out.MinVersion = tls.VersionTLS13
-	}
-	if p.CAFile != "" {
-		pem, err := os.ReadFile(p.CAFile)
-		if err != nil {
-			return nil, err
-		}
-		out.RootCAs = x509.NewCertPool()
-		if !out.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", p.CAFile)
-		}
-	}
-	if p.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
-		if err != nil {
-			return nil, err
-		}
-		out.Certificates = []tls.Certificate{pair}
-	}
-	return out, nil
 }
 
 // newApp compiles an app's policy and rules; sources says by app name where tokens come from.

@@ -72,7 +72,7 @@ func (s *Service) lastingOf(cfg *config.Config) map[string]string {
 			key := "apps." + a.Name + ".upstream"
 			out[key] = sum(a)
 			if a.TLS != nil {
-				out[key] += sum(contents(a.TLS.CAFile, a.TLS.CertFile, a.TLS.KeyFile))
+				out[key] += sum(contents(a.TLS.CAFile, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CRLFile))
 			}
 		}
 	}
@@ -86,9 +86,9 @@ func (s *Service) listenerTLS(cfg *config.Config) any {
 	case t == nil:
 		return nil
 	case !s.Dynamic:
-		return []any{t, contents(t.CertFile, t.KeyFile, t.ClientCAFile)}
+		return []any{t, contents(t.CertFile, t.KeyFile, t.ClientCAFile, t.ClientCRLFile)}
 	}
-	return []any{t.MinVersion, t.ClientCertOptional, t.ClientCAFile != ""}
+	return []any{t.MinVersion, t.ClientCertOptional, t.ClientCAFile != "" || t.ClientCAs != ""}
 }
 
 func authProviderSum(p *config.AuthProvider) string {

@@ -217,7 +217,7 @@ func profile(t *config.TLS) []any {
 	if t == nil {
 		return nil
 	}
-	return []any{t, contents(append([]string{t.CertFile, t.KeyFile, t.CAFile}, t.ClientCAFiles...)...)}
+	return []any{t, contents(append([]string{t.CertFile, t.KeyFile, t.CAFile, t.CRLFile}, t.ClientCAFiles...)...)}
 }
 
 // verifierSum sums up what verifies tokens.

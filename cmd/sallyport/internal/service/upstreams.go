@@ -36,7 +36,7 @@ func (s *Service) buildDirect(n, old *state) error {
 	values := []any{all}
 	for _, a := range all {
 		if a.TLS != nil {
-			values = append(values, contents(a.TLS.CAFile, a.TLS.CertFile, a.TLS.KeyFile))
+			values = append(values, contents(a.TLS.CAFile, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CRLFile))
 		}
 	}
 	if n.directFrom = sum(values...); old != nil && old.directFrom == n.directFrom {
@@ -51,7 +51,8 @@ func (s *Service) buildDirect(n, old *state) error {
 		}
 		t := hub.Target{Route: cmp.Or(a.Route, envoy.AppRoute(a.Name)), URL: at, DialTimeout: a.DialTimeout, KeepAlive: a.KeepAlive}
 		if a.TLS != nil {
-			t.TLS, err = ClientTLS(&config.TLS{CAFile: a.TLS.CAFile, CertFile: a.TLS.CertFile, KeyFile: a.TLS.KeyFile, MinVersion: a.TLS.MinVersion})
+			t.TLS, err = ClientTLS(&config.TLS{CAFile: a.TLS.CAFile, CertFile: a.TLS.CertFile, KeyFile: a.TLS.KeyFile, MinVersion: a.TLS.MinVersion,
+				SPIFFEIDs: a.TLS.SPIFFEIDs, CRLFile: a.TLS.CRLFile})
 		}
 		if err != nil {
 			return fmt.Errorf("app %s: %w", a.Name, err)
