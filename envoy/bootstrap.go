@@ -25,7 +25,7 @@ type Resources struct {
 	Routes []*routev3.RouteConfiguration
 	// Clusters are the service's, the hub's, and one for each app.
 	Clusters []*clusterv3.Cluster
-	// Secrets are the certificates of a Dynamic gateway, as the names of files.
+	// Secrets are the certificates that a Dynamic gateway asks the service for, as the names of files.
 	Secrets []*tlsv3.Secret
 }
 
@@ -44,7 +44,7 @@ func generate(g Gateway) *Resources {
 	if g.Filter == FilterExtProcDuplex {
 		ping = 5 * time.Second // that mode knows no message_timeout
 	}
-	clusters := []*clusterv3.Cluster{ownCluster(ServiceCluster, g.ServiceSocket, ping), ownCluster(HubRoute, g.HubSocket, 30*time.Second)}
+	clusters := []*clusterv3.Cluster{g.ownCluster(ServiceCluster, g.ServiceSocket, ping), g.ownCluster(HubRoute, g.HubSocket, 30*time.Second)}
 	for _, a := range g.Apps {
 		clusters = append(clusters, appCluster(g, a))
 	}
@@ -52,7 +52,7 @@ func generate(g Gateway) *Resources {
 		Listeners: []*listenerv3.Listener{ingress(g, in)},
 		Routes:    []*routev3.RouteConfiguration{in},
 		Clusters:  clusters,
-		Secrets:   g.secrets(),
+		Secrets:   g.served(),
 	}
 	if g.EgressSocket != "" {
 		out := egressRoutes(g)

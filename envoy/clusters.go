@@ -7,9 +7,7 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -27,12 +25,18 @@ const upstreamIdle = 4 * time.Second
 // ownCluster is an HTTP/2 server of the service's, on a unix socket beside
 // Envoy or, as host:port, elsewhere. One that does not answer a ping is taken
 // for gone.
-func ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
+func (g Gateway) ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
 	discovery, address := clusterv3.Cluster_STATIC, pipe(where, 0)
+	var secure *corev3.TransportSocket
 	if host, port, ok := splitAddress(where); ok {
 		address = socketAddress(host, port)
 		if _, err := netip.ParseAddr(host); err != nil {
 			discovery = clusterv3.Cluster_STRICT_DNS // replicas
+		}
+		if g.ServiceTLS != nil {
+			context := g.clientTLS(g.ServiceTLS, host, ownTrust(name), name)
+			context.CommonTlsContext.AlpnProtocols = []string{"h2"}
+			secure = tlsSocket(context)
 		}
 	}
 	return &clusterv3.Cluster{
@@ -41,6 +45,7 @@ func ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
 		ConnectTimeout:       durationpb.New(time.Second),
 		CircuitBreakers:      circuitBreakers(manyStreams),
 		LoadAssignment:       endpoint(name, "", address),
+		TransportSocket:      secure,
 		TypedExtensionProtocolOptions: protocol(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 				ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -84,7 +89,7 @@ func appCluster(g Gateway, a App) *clusterv3.Cluster {
 		c.WaitForWarmOnInit = wrapperspb.Bool(false) // one dead name must not delay the others
 	}
 	if up.tls {
-		c.TransportSocket = tlsSocket(upstreamTLS(g, a, up))
+		c.TransportSocket = tlsSocket(g.clientTLS(a.TLS, up.host, a.trustSecret(g), certificateSecret(a.TLS.CertFile, a.TLS.KeyFile)))
 	}
 	return c
 }
@@ -105,30 +110,6 @@ func appProtocol(a App, up upstream) *httpv3.HttpProtocolOptions {
 		},
 	}
 	return options
-}
-
-// upstreamTLS checks that the certificate names the host, by DNS name or by
-// address: a chain to a public authority alone proves nothing.
-func upstreamTLS(g Gateway, a App, up upstream) *tlsv3.UpstreamTlsContext {
-	san := &tlsv3.SubjectAltNameMatcher{
-		SanType: tlsv3.SubjectAltNameMatcher_DNS,
-		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: up.host}},
-	}
-	sni := up.host
-	if up.ip {
-		san.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
-		sni = "" // RFC 6066 §3: no literal addresses
-	}
-	names := []*tlsv3.SubjectAltNameMatcher{san}
-	if len(a.TLS.SPIFFEIDs) > 0 {
-		names = uriNames(a.TLS.SPIFFEIDs) // in place of the host's name, not beside it
-	}
-	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(a.TLS.MinVersion)}
-	g.trust(common, a.trustSecret(g), authorities(a.caFile(g), "", a.TLS.CRLFile), names)
-	if a.TLS.CertFile != "" {
-		g.present(common, certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), a.TLS.CertFile, a.TLS.KeyFile)
-	}
-	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
 }
 
 func http2(keepAlive time.Duration) *corev3.Http2ProtocolOptions {

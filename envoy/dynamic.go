@@ -26,6 +26,7 @@ const (
 	clientsSecret  = "listener/clients"
 )
 
+func ownTrust(cluster string) string { return cluster + "/trust" }
 func certificateSecret(certFile, keyFile string) string {
 	return "certificate:" + certFile + ":" + keyFile
 }
@@ -75,11 +76,18 @@ func (g Gateway) route(manager *hcmv3.HttpConnectionManager, table *routev3.Rout
 	}
 }
 
-// secrets are all that the other resources name, in order of their names.
-func (g Gateway) secrets() []*tlsv3.Secret {
-	if !g.Dynamic {
-		return nil
+// served are the secrets that Envoy asks the service for.
+func (g Gateway) served() (out []*tlsv3.Secret) {
+	for _, s := range g.secrets() {
+		if g.source(s.GetName()).GetAds() != nil {
+			out = append(out, s)
+		}
 	}
+	return out
+}
+
+// secrets are the certificates of all connections, in order of their names.
+func (g Gateway) secrets() []*tlsv3.Secret {
 	all := map[string]*tlsv3.Secret{}
 	certificateIn := func(name, certFile, keyFile string) {
 		all[name] = &tlsv3.Secret{Name: name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: certificate(certFile, keyFile)}}
@@ -91,6 +99,14 @@ func (g Gateway) secrets() []*tlsv3.Secret {
 		certificateIn(listenerSecret, t.CertFile, t.KeyFile)
 		if t.verifies() {
 			trustIn(clientsSecret, t.clients())
+		}
+	}
+	for _, own := range [][2]string{{ServiceCluster, g.ServiceSocket}, {HubRoute, g.HubSocket}} {
+		if _, _, tcp := splitAddress(own[1]); tcp && g.ServiceTLS != nil {
+			trustIn(ownTrust(own[0]), authorities(cmp.Or(g.ServiceTLS.CAFile, g.CAFile), "", g.ServiceTLS.CRLFile))
+			if g.ServiceTLS.CertFile != "" {
+				certificateIn(own[0], g.ServiceTLS.CertFile, g.ServiceTLS.KeyFile)
+			}
 		}
 	}
 	for _, a := range g.Apps {

@@ -149,6 +149,8 @@ type Gateway struct {
 	ServiceSocket string
 	// HubSocket is where the hub's HTTP/2 server is: likewise.
 	HubSocket string
+	// ServiceTLS has Envoy speak TLS to both where they are host:port. Nil: plain text.
+	ServiceTLS *UpstreamTLS
 	// EgressSocket is the unix socket on which Envoy listens for the hub. Who
 	// can connect to it can send anything to every upstream. Empty: the hub
 	// reaches the upstreams by itself.
@@ -164,6 +166,11 @@ type Gateway struct {
 	// [Server]). What changes then is routes, clusters and certificates, never a
 	// listener.
 	Dynamic bool
+
+	// SecretsDir is where Envoy finds what [SecretFiles] returns. With it Envoy
+	// follows the replacement, by renaming, of the certificates that it does not get
+	// from the service; without, it has what the files held when it started.
+	SecretsDir string
 
 	// Filter asks the service about every message. Default FilterExtProc.
 	Filter Filter
@@ -286,6 +293,11 @@ func (g Gateway) withDefaults() (Gateway, error) {
 	for i := range g.Apps {
 		g.Apps[i] = g.Apps[i].withDefaults()
 	}
+	if g.ServiceTLS != nil {
+		t := *g.ServiceTLS
+		t.MinVersion = cmp.Or(t.MinVersion, "1.2")
+		g.ServiceTLS = &t
+	}
 	if g.TLS != nil {
 		t := *g.TLS
 		t.MinVersion = cmp.Or(t.MinVersion, "1.2")
@@ -372,6 +384,12 @@ func (g Gateway) check() []error {
 		if !t.verifies() && (t.ClientCRLFile != "" || len(t.ClientSPIFFEIDs) > 0) {
 			fail("rules for client certificates without authorities to check them against")
 		}
+	}
+	if g.ServiceTLS != nil {
+		errs = append(errs, g.ServiceTLS.check("service")...)
+	}
+	if !utf8.ValidString(g.SecretsDir) {
+		fail("secrets directory %q is not UTF-8", g.SecretsDir)
 	}
 	routes := map[string]bool{}
 	for _, a := range g.Apps {

@@ -1,15 +1,22 @@
 package envoy
 
 import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net/netip"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 )
 
 // spiffeID is the id of a workload: a trust domain and a path without empty segments (SPIFFE-ID §2; relative ones are checked beside).
@@ -83,10 +90,74 @@ func uriNames(ids []string) (out []*tlsv3.SubjectAltNameMatcher) {
 	return out
 }
 
+// clientTLS connects to host, whose certificate must carry its name, as a DNS name or an address, or one of t's ids in place of
+// it: a chain to a public authority alone proves nothing.
+func (g Gateway) clientTLS(t *UpstreamTLS, host, trustSecret, certificateSecret string) *tlsv3.UpstreamTlsContext {
+	name := &tlsv3.SubjectAltNameMatcher{
+		SanType: tlsv3.SubjectAltNameMatcher_DNS,
+		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: host}},
+	}
+	sni := host
+	if _, err := netip.ParseAddr(host); err == nil {
+		name.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+		sni = "" // RFC 6066 §3: no literal addresses
+	}
+	names := []*tlsv3.SubjectAltNameMatcher{name}
+	if len(t.SPIFFEIDs) > 0 {
+		names = uriNames(t.SPIFFEIDs)
+	}
+	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(t.MinVersion)}
+	g.trust(common, trustSecret, authorities(cmp.Or(t.CAFile, g.CAFile), "", t.CRLFile), names)
+	if t.CertFile != "" {
+		g.present(common, certificateSecret, t.CertFile, t.KeyFile)
+	}
+	return &tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}
+}
+
+// source is where Envoy gets a secret: from the service, or, which it must for the way to the service, from a file of
+// SecretsDir. Nil: from nowhere, since it is written where it is needed.
+func (g Gateway) source(secret string) *corev3.ConfigSource {
+	switch {
+	case g.Dynamic && secret != ServiceCluster && secret != ownTrust(ServiceCluster):
+		return fromService()
+	case g.SecretsDir == "":
+		return nil
+	}
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_PathConfigSource{PathConfigSource: &corev3.PathConfigSource{Path: g.secretFile(secret)}},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+	}
+}
+
+func (g Gateway) secretFile(secret string) string {
+	sum := sha256.Sum256([]byte(secret)) // which may hold any character
+	return filepath.Join(g.SecretsDir, "secret-"+hex.EncodeToString(sum[:6])+".yaml")
+}
+
+// SecretFiles returns, by path, the files of g.SecretsDir. They hold names of files, and nothing that is secret.
+func SecretFiles(g Gateway) (map[string][]byte, error) {
+	g, err := g.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]byte{}
+	for _, s := range g.secrets() {
+		if g.source(s.GetName()).GetPathConfigSource() == nil {
+			continue
+		}
+		text, err := render(&discoveryv3.DiscoveryResponse{Resources: []*anypb.Any{typed(s)}})
+		if err != nil {
+			return nil, fmt.Errorf("envoy: secret %q: %w", s.GetName(), err)
+		}
+		out[g.secretFile(s.GetName())] = text
+	}
+	return out, nil
+}
+
 // present has a connection show a certificate.
 func (g Gateway) present(c *tlsv3.CommonTlsContext, secret, certFile, keyFile string) {
-	if g.Dynamic {
-		c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: secret, SdsConfig: fromService()}}
+	if from := g.source(secret); from != nil {
+		c.TlsCertificateSdsSecretConfigs = []*tlsv3.SdsSecretConfig{{Name: secret, SdsConfig: from}}
 		return
 	}
 	c.TlsCertificates = []*tlsv3.TlsCertificate{certificate(certFile, keyFile)}
@@ -94,11 +165,11 @@ func (g Gateway) present(c *tlsv3.CommonTlsContext, secret, certFile, keyFile st
 
 // trust has a connection demand what rules say, which are those of the secret, and one of the names besides.
 func (g Gateway) trust(c *tlsv3.CommonTlsContext, secret string, rules *tlsv3.CertificateValidationContext, names []*tlsv3.SubjectAltNameMatcher) {
-	if g.Dynamic {
+	if from := g.source(secret); from != nil {
 		c.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{
 			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 				DefaultValidationContext:         &tlsv3.CertificateValidationContext{MatchTypedSubjectAltNames: names},
-				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secret, SdsConfig: fromService()},
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: secret, SdsConfig: from},
 			},
 		}
 		return

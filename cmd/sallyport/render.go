@@ -21,6 +21,7 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	var to hosts.Config
 	host := fs.String("for", "envoy", "the `HOST` to render for: envoy (a bootstrap), "+strings.Join(hosts.Names(), ", "))
 	static := fs.Bool("static", false, "everything in the file, even if service.envoyConfig is ads; the service must then run with static, too")
+	secrets := fs.String("secrets", "", "for envoy: write into `DIR`, by the path at which Envoy finds it, files that have it follow the replacement of certificates")
 	out := fs.String("o", "", "write to `FILE` instead of standard output")
 	fs.StringVar(&to.Namespace, "namespace", "default", "the `NAMESPACE` of the host's Gateway and of what is rendered")
 	fs.StringVar(&to.Name, "gateway", "mcp", "the `NAME` of the host's Gateway")
@@ -36,9 +37,15 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	if err != nil {
 		return err
 	}
-	rendered, err := render(*host, src.file, cfg, *static, to)
+	to.ServiceTLS = cfg.Service.TLS != ""
+	rendered, files, err := render(*host, src.file, cfg, *static, *secrets, to)
 	if err != nil {
 		return err
+	}
+	for name, content := range files {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			return err
+		}
 	}
 	if *out != "" {
 		return os.WriteFile(*out, rendered, 0o600)
@@ -47,14 +54,15 @@ func renderCommand(_ context.Context, args []string, stdout, stderr io.Writer) e
 	return err
 }
 
-func render(host, file string, cfg *config.Config, static bool, to hosts.Config) ([]byte, error) {
+func render(host, file string, cfg *config.Config, static bool, secretsDir string, to hosts.Config) ([]byte, map[string][]byte, error) {
 	sockets, err := service.SocketsFor(file, cfg.Service.Address, cfg.Service.Hub)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if host == "envoy" {
-		return service.Bootstrap(cfg, sockets, cfg.Service.Dynamic(false) && !static)
+		return service.Bootstrap(cfg, sockets, cfg.Service.Dynamic(false) && !static, secretsDir)
 	}
 	to.Gateway = service.Gateway(cfg, sockets)
-	return hosts.Render(host, to)
+	out, err := hosts.Render(host, to)
+	return out, nil, err
 }

@@ -43,6 +43,9 @@ type Config struct {
 	Name string
 	// Service is the Kubernetes Service of sallyport: name, or name.namespace.
 	Service string
+	// ServiceTLS says that the service and its hub speak TLS and demand a
+	// certificate, which the host has to be given by hand.
+	ServiceTLS bool
 }
 
 // host is what can differ between hosts and concerns the configuration.
@@ -115,11 +118,20 @@ func Render(name string, c Config) ([]byte, error) {
 		}
 	}
 	out := new(bytes.Buffer)
+	if c.ServiceTLS {
+		out.WriteString(tlsNote)
+	}
 	if err := templates.ExecuteTemplate(out, name+".yaml", v); err != nil {
 		return nil, err
 	}
 	return out.Bytes(), nil
 }
+
+// tlsNote heads the files of a service that speaks TLS: no host's objects say how it shows a certificate to one service alone.
+const tlsNote = `# The service demands TLS and a client certificate (service.tls), on both of its ports. This file makes the host speak plain
+# text to them, which is refused, and so is every message: give the host's connections to both ports a certificate that
+# service.tls accepts, and the authority of the service's own, in the way that the host has for that.
+`
 
 // check returns what the configuration has to say differently for this host.
 func (c Config) check(hostName string, h host) []error {

@@ -172,6 +172,7 @@ func TestErrors(t *testing.T) {
 		{"istio", with(func(c *hosts.Config) { c.Service = "a.b.c" }), "-service"},
 		{"istio", with(func(c *hosts.Config) { c.Gateway.Paths = []string{"mcp"} }), `path "mcp"`},
 		{"istio", config(envoy.FilterExtProc, envoy.App{Name: "m", URL: inside.URL, TLS: &envoy.UpstreamTLS{CertFile: "c", KeyFile: "k"}}), "client certificate"},
+		{"istio", config(envoy.FilterExtProc, envoy.App{Name: "m", URL: inside.URL, TLS: &envoy.UpstreamTLS{SPIFFEIDs: []string{"spiffe://example.org/m"}}}), "SPIFFE ids"},
 	} {
 		out, err := hosts.Render(c.host, c.config)
 		if err == nil || !strings.Contains(err.Error(), c.want) || out != nil {

@@ -22,6 +22,7 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
+	protocols.SetHTTP2(true) // where ln speaks TLS
 	srv := &http.Server{
 		Handler:           h,
 		Protocols:         protocols,

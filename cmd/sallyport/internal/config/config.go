@@ -192,7 +192,7 @@ type Service struct {
 	// Address is unix:/absolute/path or host:port. Default: a private unix
 	// socket that `run` makes. Whoever can connect here can obtain exchanged
 	// tokens for tokens that he holds, so a TCP address that other machines can
-	// reach is warned about.
+	// reach needs TLS and is warned about without it.
 	Address string `yaml:"address"`
 
 	// Filter is the Envoy filter that asks, as `run` and `render` write it (which
@@ -209,6 +209,18 @@ type Service struct {
 	// the service has not sealed for it; what travels here are agents' tokens, so
 	// an address that other machines can reach is warned about.
 	Hub string `yaml:"hub"`
+
+	// TLS is the name of the profile with the certificate that the service and its
+	// hub show where they listen on host:port. Its clientAuth must be
+	// RequireAndVerifyClientCert: only Envoy may speak to them, so let its
+	// clientCAFiles vouch for nobody else, or name Envoy in its spiffeIDs. Default
+	// none: plain text, which is warned about where other machines can reach it.
+	TLS string `yaml:"tls"`
+
+	// EnvoyTLS is the name of the profile with which Envoy connects to both, as `run`
+	// and `render` write it: its caFile is trusted, its certFile and keyFile are shown.
+	// Required where one of these writes Envoy's configuration and TLS is set.
+	EnvoyTLS string `yaml:"envoyTLS"`
 
 	// Upstreams is how the hub reaches the MCP servers: envoy, the default, through
 	// a private listener of Envoy's that `run` and `render -for envoy` write; or

@@ -454,6 +454,17 @@ var problems = map[string][]string{
 		`32:9: tool "write" has no timeout; write how long a call may take, such as timeout: 30s`,
 		`33:9: a tool's name is missing; write the name that the MCP server uses, without the namespace`,
 	},
+	"service-envoytls-alone.bad": {
+		`38:13: envoyTLS has no effect without service.tls; set that, or remove it`,
+	},
+	"service-tls.bad": {
+		`38:12: no certificate names "0.0.0.0:9901"; write the address that Envoy connects to and the certificate names, or give profile "unshown" spiffeIDs`,
+		`39:8: tls profile "optional" lets in who shows no certificate, and only Envoy may speak to the service; set its clientAuth to RequireAndVerifyClientCert`,
+		`40:13: tls profile "unshown" has no certFile for Envoy to show or no caFile for it to trust; add them`,
+	},
+	"service-tls-socket.bad": {
+		`39:8: tls has no effect on unix sockets; set service.address to host:port, or remove it`,
+	},
 	"tls-peers.bad": {
 		`22:14: tls profile "unchecked" has spiffeIDs or a crlFile, which need the server's own authorities; add caFile`,
 		`39:8: tls profile "unasked" has spiffeIDs or a crlFile, for which a listener has to ask for a certificate; set clientAuth and clientCAFiles`,
@@ -559,7 +570,7 @@ var problems = map[string][]string{
 		`46:12: warning: http.address: other machines can reach ":8443" and agents' tokens travel in the clear; set http.tls, or terminate TLS in front`,
 		`47:3: warning: hosts has no effect here: there is one listener: use http.address, http.tls and http.allowedHosts`,
 		`49:12: warning: admin.address: other machines can reach "0.0.0.0:9902", which asks for no credential; use a loopback address or close the network`,
-		`51:12: warning: service.address: other machines can reach "10.0.0.1:9000" and ask for exchanged tokens; use unix:/absolute/path or a loopback address`,
+		`51:12: warning: service.address: other machines can reach "10.0.0.1:9000" and ask for exchanged tokens; set service.tls, or use unix:/absolute/path or a loopback address`,
 		`53:3: warning: heartbeat has no effect here: probe health.location instead`,
 		`56:3: warning: logSessionID has no effect here: audit records carry the session`,
 		`57:3: warning: timeFormat has no effect here: times are RFC 3339 with nanoseconds`,

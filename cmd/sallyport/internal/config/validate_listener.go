@@ -85,12 +85,13 @@ func (c *checker) addresses() {
 	case s.Address == "":
 	case isSocket && !path.IsAbs(socket):
 		c.errorf(c.place(&s.Address), "service.address: %s is not absolute; write unix:/absolute/path", c.show(&s.Address))
-	case !isSocket && c.listenAddress(&s.Address, "service.address", s):
-		c.warnf(c.place(&s.Address), "service.address: other machines can reach %s and ask for exchanged tokens; use unix:/absolute/path or a loopback address", c.show(&s.Address))
+	case !isSocket && c.listenAddress(&s.Address, "service.address", s) && s.TLS == "":
+		c.warnf(c.place(&s.Address), "service.address: other machines can reach %s and ask for exchanged tokens; set service.tls, or use unix:/absolute/path or a loopback address", c.show(&s.Address))
 	}
-	if s.Hub != "" && c.listenAddress(&s.Hub, "service.hub", s) {
-		c.warnf(c.place(&s.Hub), "service.hub: other machines can reach %s, where agents' tokens travel in the clear; use a loopback address or close the network", c.show(&s.Hub))
+	if s.Hub != "" && c.listenAddress(&s.Hub, "service.hub", s) && s.TLS == "" {
+		c.warnf(c.place(&s.Hub), "service.hub: other machines can reach %s, where agents' tokens travel in the clear; set service.tls, use a loopback address or close the network", c.show(&s.Hub))
 	}
+	c.serviceTLS(s)
 	c.canary(&s.Canary)
 	used := map[string]string{}
 	claim := func(field *string, name string) {

@@ -4,6 +4,8 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"net"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -133,6 +135,41 @@ func (c *checker) clientProfile(field *string) *TLS {
 		c.errorf(c.place(field), "tls profile %s has spiffeIDs or a crlFile, which need the server's own authorities; add caFile", c.show(field))
 	}
 	return t
+}
+
+// serviceTLS checks both sides of the way between Envoy and the service.
+func (c *checker) serviceTLS(s *Service) {
+	if s.TLS == "" && s.EnvoyTLS == "" {
+		return
+	}
+	if s.TLS == "" {
+		c.errorf(c.place(&s.EnvoyTLS), "envoyTLS has no effect without service.tls; set that, or remove it")
+		return
+	}
+	c.serverProfile(&s.TLS)
+	if t := c.cfg.TLS[s.TLS]; t != nil && t.ClientAuth != "RequireAndVerifyClientCert" {
+		c.errorf(c.place(&s.TLS), "tls profile %s lets in who shows no certificate, and only Envoy may speak to the service; set its clientAuth to RequireAndVerifyClientCert", c.show(&s.TLS))
+	}
+	isSocket := s.Address == "" || strings.HasPrefix(s.Address, "unix:")
+	if isSocket && s.Hub == "" {
+		c.errorf(c.place(&s.TLS), "tls has no effect on unix sockets; set service.address to host:port, or remove it")
+	}
+	if s.EnvoyTLS == "" {
+		return
+	}
+	t := c.clientProfile(&s.EnvoyTLS)
+	if t == nil {
+		return
+	}
+	if t.CertFile == "" || t.CAFile == "" {
+		c.errorf(c.place(&s.EnvoyTLS), "tls profile %s has no certFile for Envoy to show or no caFile for it to trust; add them", c.show(&s.EnvoyTLS))
+	}
+	for _, field := range []*string{&s.Address, &s.Hub} {
+		host, _, err := net.SplitHostPort(*field)
+		if ip, _ := netip.ParseAddr(host); err == nil && (host == "" || ip.IsUnspecified()) && len(t.SPIFFEIDs) == 0 {
+			c.errorf(c.place(field), "no certificate names %s; write the address that Envoy connects to and the certificate names, or give profile %s spiffeIDs", c.show(field), c.show(&s.EnvoyTLS))
+		}
+	}
 }
 
 // rules reports whether a certificate is held to more than its authority and a host's name.

@@ -83,13 +83,16 @@ func orUnknown(err error) error {
 // see it.
 func startEnvoy(cfg Config) (*envoyproc.Process, error) {
 	s := cfg.Service
-	bootstrap, err := service.Bootstrap(s.Config, s.Sockets, s.Dynamic)
+	path := filepath.Join(s.Sockets.Dir(), "envoy.yaml")
+	bootstrap, files, err := service.Bootstrap(s.Config, s.Sockets, s.Dynamic, s.Sockets.Dir())
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(s.Sockets.Dir(), "envoy.yaml")
-	if err := os.WriteFile(path, bootstrap, 0o600); err != nil {
-		return nil, err
+	files[path] = bootstrap
+	for name, content := range files {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			return nil, err
+		}
 	}
 	return envoyproc.Start(envoyproc.Config{Binary: cfg.Envoy, Bootstrap: path, AdminSocket: s.Sockets.Admin,
 		Concurrency: cfg.Concurrency, Log: s.Log})

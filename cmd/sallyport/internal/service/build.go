@@ -47,6 +47,9 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	case "extProcDuplex":
 		g.Filter = envoy.FilterExtProcDuplex
 	}
+	if t := cfg.TLS[cfg.Service.EnvoyTLS]; t != nil {
+		g.ServiceTLS = upstreamTLS(t)
+	}
 	if t := cfg.TLS[cfg.HTTP.TLS]; t != nil {
 		g.TLS = &envoy.ListenerTLS{CertFile: t.CertFile, KeyFile: t.KeyFile, MinVersion: t.MinVersion}
 		if len(t.ClientCAFiles) > 0 && t.ClientAuth != "NoClientCert" {

@@ -1,10 +1,10 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -67,17 +67,16 @@ func newCanary(o Options) (*canary, error) {
 
 // pinnedTo trusts the one certificate of p: it is our own listener, under whatever name agents reach it.
 func pinnedTo(p *config.TLS) (*tls.Config, error) {
-	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
-	if err != nil {
-		return nil, err
-	}
-	own, err := x509.ParseCertificate(pair.Certificate[0])
-	if err != nil {
+	if _, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile); err != nil {
 		return nil, err
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: true, //nolint:gosec // VerifyConnection is stricter
 		VerifyConnection: func(s tls.ConnectionState) error {
-			if !s.PeerCertificates[0].Equal(own) {
+			own, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile) // as it is now: Envoy follows its replacement
+			if err != nil {
+				return err
+			}
+			if !bytes.Equal(s.PeerCertificates[0].Raw, own.Certificate[0]) {
 				return errors.New("the listener shows another certificate than http.tls")
 			}
 			return nil

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -70,23 +71,20 @@ func (s *Service) lastingOf(cfg *config.Config) map[string]string {
 		g := Gateway(cfg, s.Sockets)
 		for _, a := range g.Apps {
 			key := "apps." + a.Name + ".upstream"
-			out[key] = sum(a)
-			if a.TLS != nil {
-				out[key] += sum(contents(a.TLS.CAFile, a.TLS.CertFile, a.TLS.KeyFile, a.TLS.CRLFile))
-			}
+			out[key] = sum(a) // what the files hold Envoy follows by itself (envoy.SecretFiles)
 		}
 	}
 	return out
 }
 
-// listenerTLS is what an Envoy's listener has of its profile: with static configuration the certificates, too.
+// listenerTLS is what an Envoy's listener has of its profile: with static configuration the names of files, too.
 func (s *Service) listenerTLS(cfg *config.Config) any {
 	t := Gateway(cfg, s.Sockets).TLS
 	switch {
 	case t == nil:
 		return nil
 	case !s.Dynamic:
-		return []any{t, contents(t.CertFile, t.KeyFile, t.ClientCAFile, t.ClientCRLFile)}
+		return t
 	}
 	return []any{t.MinVersion, t.ClientCertOptional, t.ClientCAFile != "" || t.ClientCAs != ""}
 }
@@ -144,10 +142,21 @@ func dynamic(g envoy.Gateway) envoy.Gateway {
 }
 
 // Bootstrap is the file that an Envoy of cfg's gateway starts with: static, or to ask the service for everything.
-func Bootstrap(cfg *config.Config, s Sockets, ads bool) ([]byte, error) {
+//
+// With a secretsDir, where Envoy will find the files that are returned beside it, Envoy follows the replacement of certificates
+// that it does not get from the service.
+func Bootstrap(cfg *config.Config, s Sockets, ads bool, secretsDir string) (bootstrap []byte, secrets map[string][]byte, err error) {
+	if cfg.Service.TLS != "" && cfg.Service.EnvoyTLS == "" {
+		return nil, nil, errors.New("service.envoyTLS is missing: Envoy has to show a certificate to the service")
+	}
 	g := Gateway(cfg, s)
+	g.SecretsDir = secretsDir
 	if ads {
 		g = dynamic(g)
 	}
-	return envoy.Bootstrap(g)
+	if bootstrap, err = envoy.Bootstrap(g); err != nil {
+		return nil, nil, err
+	}
+	secrets, err = envoy.SecretFiles(g)
+	return bootstrap, secrets, err
 }

@@ -281,12 +281,12 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return s.serveGRPC(ctx, grpcListener) })
+	group.Go(func() error { return s.serveGRPC(ctx, s.secure(grpcListener)) })
 	hubListener, err := listen(ctx, s.Sockets.Hub)
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return s.hub.Serve(ctx, hubListener) })
+	group.Go(func() error { return s.hub.Serve(ctx, s.secure(hubListener)) })
 	control, err := listenPrivately(ctx, s.Sockets.Control)
 	if err != nil {
 		return err

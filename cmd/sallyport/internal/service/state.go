@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -32,6 +33,7 @@ type state struct {
 	documents  map[string]authz.Document   // likewise, by path at the gateway's own address
 	direct     http.RoundTripper           // the hub's own way to the upstreams; nil: through Envoy
 	directFrom string                      // sums up what that was made from
+	own        *tls.Config                 // of the service's listeners that are not unix sockets; nil: plain text
 	gate       *authz.Gate
 	parts      map[string]*part // what works in the background
 	leaving    []leaving        // what calls under way may still need of the states before
@@ -72,6 +74,9 @@ func (s *Service) build(cfg *config.Config, old *state) (*state, error) {
 		return nil, err
 	}
 	var err error
+	if n.own, err = serverTLS(cfg.TLS[cfg.Service.TLS]); err != nil {
+		return nil, err
+	}
 	if n.mints, err = newMints(n, old, s.Log); err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -63,6 +64,38 @@ func ClientTLS(p *config.TLS) (*tls.Config, error) {
 		out.VerifyConnection = rules.verify
 	}
 	return out, nil
+}
+
+// serverTLS is how the service shows itself to Envoy, and asks for its certificate; nil for no profile.
+func serverTLS(p *config.TLS) (*tls.Config, error) {
+	if p == nil {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(p.CertFile, p.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := pool(p.ClientCAFiles...)
+	if err != nil {
+		return nil, err
+	}
+	rules, err := rulesOf(p)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: minVersion(p), Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
+		VerifyConnection: rules.verify, NextProtos: []string{"h2"},
+		SessionTicketsDisabled: true, // connections last; and each is to be checked against what is in force
+	}, nil
+}
+
+// secure has l, unless it is a unix socket, speak TLS by the profile in force.
+func (s *Service) secure(l net.Listener) net.Listener {
+	if s.now().own == nil || l.Addr().Network() == "unix" {
+		return l
+	}
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.now().own, nil }})
 }
 
 func minVersion(p *config.TLS) uint16 {
