@@ -75,14 +75,15 @@ func TestDiscoveryToken(t *testing.T) {
 			for _, asked := range o.asked {
 				diff(t, "asked", look, asked)
 			}
-			switch left := time.Duration(0); {
+			switch {
 			case err != nil:
 			case got.Expiry.IsZero():
 				if test.expiresBy > 0 {
 					t.Error("no end")
 				}
 			default:
-				if left = got.Expiry.Sub(begun).Round(time.Second); left != test.expiresBy {
+				left := got.Expiry.Sub(begun)
+				if left < test.expiresBy-time.Second || left > test.expiresBy+10*time.Second { // of a busy machine
 					t.Errorf("good for %s, want %s", left, test.expiresBy)
 				}
 			}
