@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	mutationv3 "github.com/envoyproxy/go-control-plane/envoy/config/common/mutation_rules/v3"
@@ -49,6 +50,7 @@ func (x *exam) managers() {
 	}
 	asked := false
 	for _, m := range found {
+		x.routesUnread(m)
 		if m.at >= 0 {
 			asked = true
 			x.manager(m)
@@ -126,14 +128,22 @@ func (m *manager) public() bool { return m.listener.GetAddress().GetPipe() == ni
 
 // manager examines one that asks the service.
 func (x *exam) manager(m *manager) {
-	if m.routes == nil {
-		x.add(Warning, "routes-unread", m.where, "its routes are not in the dump (scoped or on demand)", "give it route_config or rds, so that they can be examined")
-	}
 	for _, rule := range []func(*manager){
 		x.judged, x.order, x.lock2, x.lock3, x.upgrades, x.paths, x.underscores, x.remoteAddress, x.bodyLimit, x.slowSenders,
 		x.managerLogs, x.quic, x.forward,
 	} {
 		rule(m)
+	}
+}
+
+// routesUnread: routes that cannot be seen may lead to an MCP server, also where nobody is asked.
+func (x *exam) routesUnread(m *manager) {
+	if m.routes == nil {
+		x.add(Warning, "routes-unread", m.where, "its routes are not in the dump (scoped or on demand)", "give it route_config or rds, so that they can be examined")
+	}
+	matched := func(h *routev3.VirtualHost) bool { return h.GetMatcher() != nil }
+	if m.routes.GetVhds() != nil || slices.ContainsFunc(m.routes.GetVirtualHosts(), matched) {
+		x.add(Warning, "routes-unread", m.where, "routes of a matcher, or on demand, are not examined", "use a list of routes")
 	}
 }
 

@@ -102,11 +102,6 @@ func (r route) on(f httpFilter) (bool, *anypb.Any) {
 
 // forward examines the routes to MCP servers of a manager that asks the service.
 func (x *exam) forward(m *manager) {
-	for _, h := range m.routes.GetVirtualHosts() {
-		if h.GetMatcher() != nil || m.routes.GetVhds() != nil {
-			x.add(Warning, "routes-unread", m.where, "routes of a matcher, or on demand, are not examined", "use a list of routes")
-		}
-	}
 	for _, r := range m.forwarding() {
 		if !x.upstreams[r.cluster] && r.cluster != anyCluster {
 			continue
