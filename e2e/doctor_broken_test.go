@@ -140,6 +140,8 @@ func (c *clinic) ofTheFilter() []breakage {
 		{"nowhere on", "", func(b map[string]any) {
 			ingress(b, func(m map[string]any) { put(hosts(m), "typed_per_filter_config", nil) })
 		}, "filter-disabled", "critical"},
+		{"another service on a route", "", perRoute("envoy.filters.http.ext_proc", procPerRoute, map[string]any{"overrides": map[string]any{
+			"grpc_service": map[string]any{"envoy_grpc": map[string]any{"cluster_name": "service"}}}}), "other-service", "critical"},
 		{"200 ms", "", sets(proc, "message_timeout", nil), "timeout", "warning"},
 		{"no status", "", sets(proc, "status_on_error", nil), "status-on-error", "warning"},
 		{"no overrides", "", sets(proc, "allow_mode_override", nil), "mode-override", "warning"},
@@ -204,6 +206,7 @@ func (c *clinic) ofTheManager() []breakage {
 		{"lock 3 off on a route", "", perRoute("envoy.filters.http.rbac", "envoy.extensions.filters.http.rbac.v3.RBACPerRoute", nil), "lock-3", "critical"},
 		{"lock 2 away", "", keepPrivateHeaders, "lock-2", "critical"},
 		{"upgrades", "", hcm("upgrade_configs", []any{map[string]any{"upgrade_type": "websocket"}}), "upgrades", "critical"},
+		{"tunnels", "", hcm("upgrade_configs", []any{map[string]any{"upgrade_type": "CONNECT"}}), "upgrades", "critical"},
 		{"paths as they come", "", hcm("normalize_path", nil), "normalize-path", "warning"},
 		{"slashes merged", "", hcm("merge_slashes", true), "merge-slashes", "warning"},
 		{"slashes escaped", "", hcm("path_with_escaped_slashes_action", nil), "escaped-slashes", "warning"},
@@ -274,6 +277,15 @@ func (c *clinic) ofTheServer() []breakage {
 		{"any name", "", tls(validated), "upstream-tls", "critical"},
 		{"the token logged", "", hcm("access_log", fileLog("/dev/null", "%REQ(:PATH)% %REQ(AUTHORIZATION):20%\n")), "logged-secret", "critical"},
 		{"the token logged second", "", hcm("access_log", fileLog("/dev/null", "%REQ(x-a?Authorization)%\n")), "logged-secret", "critical"},
+		{"anybody's socket", "", func(b map[string]any) {
+			walk(b["static_resources"], func(m map[string]any) {
+				if m["name"] == "egress" && m["address"] != nil {
+					put(m, "address.pipe.mode", 0o666)
+				}
+			})
+		}, "socket-mode", "critical"},
+		{"the token traced", "", hcm("tracing", map[string]any{"custom_tags": []any{map[string]any{"tag": "who",
+			"request_header": map[string]any{"name": "Authorization"}}}}), "traced-secret", "critical"},
 		{"tapped", "", insert(-1, "tap", "tap.v3.Tap", map[string]any{"common_config": map[string]any{"admin_config": map[string]any{"config_id": "x"}}}), "tap", "critical"},
 	}
 }
