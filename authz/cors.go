@@ -3,6 +3,8 @@ package authz
 import (
 	"slices"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Agents in browsers (Fetch standard, "CORS protocol"). Which origins may read answers is what admit checks anyway.
@@ -44,7 +46,7 @@ func (g *Gate) preflight(r Request) (Reply, bool) {
 	var granted []string
 	for name := range strings.SplitSeq(wanted, ",") {
 		name = strings.ToLower(strings.TrimSpace(name))
-		if slices.Contains(browserHeaders, name) || strings.HasPrefix(name, "mcp-param-") {
+		if slices.Contains(browserHeaders, name) || strings.HasPrefix(name, "mcp-param-") && httpguts.ValidHeaderFieldName(name) {
 			granted = append(granted, name)
 		}
 	}

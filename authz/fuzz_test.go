@@ -109,6 +109,7 @@ func (w *world) checkVerdict(t *testing.T, r authz.Request, v authz.Verdict, bod
 	if (rec.Outcome == audit.Allowed) != v.Forwards() {
 		t.Fatalf("%s is on record as %s", outcome(v), rec.Outcome)
 	}
+	checkFields(t, v)
 	if v.Reply != nil && !json.Valid(v.Reply.Body) {
 		t.Fatalf("reply %q", v.Reply.Body)
 	}

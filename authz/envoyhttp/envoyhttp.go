@@ -36,12 +36,13 @@ const (
 // ErrPseudo means that a request's pseudo-headers are not one of each kind.
 var ErrPseudo = errors.New("request has a repeated or missing pseudo-header")
 
-// Headers splits fields from pseudo-headers. Envoy sends names in lower case and values as raw bytes.
+// Headers splits fields from pseudo-headers. Names are in lower case, as Envoy sends them; who else asks may not hide a
+// second field behind another case.
 func Headers(m *corev3.HeaderMap) (authz.Header, map[string]string, error) {
 	header := make(authz.Header, len(m.GetHeaders()))
 	pseudo := make(map[string]string, 4)
 	for _, h := range m.GetHeaders() {
-		name, value := h.GetKey(), string(h.GetRawValue())
+		name, value := strings.ToLower(h.GetKey()), string(h.GetRawValue())
 		if value == "" {
 			value = h.GetValue()
 		}
