@@ -22,6 +22,8 @@ VALKEY_SHA256 := 1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e77202
 VALKEY        := build/valkey-$(VALKEY_VERSION)/valkey-server
 LINT          := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 LINT_BIN      := build/$(notdir $(LINT))
+VULN          := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+VULN_BIN      := build/$(notdir $(VULN))
 # Keycloak comes from Maven's registry, by the user's own settings.
 MVN           ?= mvn
 KEYCLOAK_VERSION := 26.7.3
@@ -245,6 +247,18 @@ $(LINT_BIN):
 	@mkdir -p build/lint
 	@GOBIN=$(CURDIR)/build/lint $(GO) install $(LINT)
 	@mv build/lint/golangci-lint $@
+
+# It asks Go's vulnerability database (GOVULNDB names another), so `make test` does without.
+.PHONY: vulncheck
+vulncheck: $(VULN_BIN) ## known vulnerabilities that the program can reach, by govulncheck
+	$(call say,looking for known vulnerabilities)
+	@$(VULN_BIN) ./...
+
+$(VULN_BIN):
+	$(call say,building govulncheck)
+	@mkdir -p build/vuln
+	@GOBIN=$(CURDIR)/build/vuln $(GO) install $(VULN)
+	@mv build/vuln/govulncheck $@
 
 $(HELM_BIN):
 	$(call say,building helm)
