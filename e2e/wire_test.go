@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -70,34 +71,48 @@ func readAnswer(resp *http.Response) answer {
 	return a
 }
 
+// frames is a client's side of an HTTP/2 connection, on which nothing is checked.
+type frames struct {
+	*http2.Framer
+	encoder *hpack.Encoder
+	block   bytes.Buffer
+}
+
+// newFrames begins HTTP/2 with prior knowledge.
+func newFrames(c io.ReadWriter) (*frames, error) {
+	f := &frames{Framer: http2.NewFramer(c, c)}
+	f.encoder = hpack.NewEncoder(&f.block)
+	f.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
+	_, err := io.WriteString(c, http2.ClientPreface)
+	return f, errors.Join(err, f.WriteSettings())
+}
+
+func (f *frames) headers(stream uint32, head fields, end bool) error {
+	f.block.Reset()
+	for _, l := range head {
+		if err := f.encoder.WriteField(hpack.HeaderField{Name: l[0], Value: l[1]}); err != nil {
+			return err
+		}
+	}
+	return f.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: f.block.Bytes(), EndHeaders: true, EndStream: end})
+}
+
 // h2 sends one request over HTTP/2 with prior knowledge, nothing checked: fields, then body unless nil, then trailers
 // unless nil. The answer to a reset or to a closed connection has status 0.
 func (w *world) h2(head fields, body []byte, trailers fields) answer {
 	w.t.Helper()
 	c := w.dial()
 	defer func() { _ = c.Close() }()
-	_, err := io.WriteString(c, http2.ClientPreface)
+	fr, err := newFrames(c)
 	must(w.t, err)
-	fr := http2.NewFramer(c, c)
-	fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
-	must(w.t, fr.WriteSettings())
-	var block bytes.Buffer
-	encoder := hpack.NewEncoder(&block)
-	headers := func(f fields, end bool) {
-		block.Reset()
-		for _, l := range f {
-			must(w.t, encoder.WriteField(hpack.HeaderField{Name: l[0], Value: l[1]}))
-		}
-		must(w.t, fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: end}))
-	}
-	headers(head, body == nil && trailers == nil)
+	must(w.t, fr.headers(1, head, body == nil && trailers == nil))
 	if body != nil {
 		must(w.t, fr.WriteData(1, trailers == nil, body))
 	}
 	if trailers != nil {
-		headers(trailers, true)
+		must(w.t, fr.headers(1, trailers, true))
 	}
-	return readStream(fr)
+	return readStream(fr.Framer)
 }
 
 func readStream(fr *http2.Framer) answer {

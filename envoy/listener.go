@@ -136,6 +136,11 @@ func removeHeaders(prefix string) *mutationv3.HeaderMutation {
 	}}
 }
 
+// logBuffer is how much of the log, in bytes, each worker keeps while its connection to the service is busy with bodies.
+// Envoy drops what comes beyond it, and with it completions; its default is 16 KiB. One message of the log has to stay below
+// what the service takes in one.
+const logBuffer = 512 << 10
+
 // accessLog reports the end of every exchange to the service, which joins it
 // to its decision by the metadata that the verdict set. It is lossy by nature,
 // so it never carries the decision itself. The processor's filter state shows
@@ -149,6 +154,7 @@ func accessLog() *accesslogv3.AccessLog {
 				GrpcService:             grpcService(0),
 				TransportApiVersion:     corev3.ApiVersion_V3,
 				BufferFlushInterval:     durationpb.New(200 * time.Millisecond),
+				BufferSizeBytes:         wrapperspb.UInt32(logBuffer),
 				FilterStateObjectsToLog: []string{extProcName},
 			},
 		})},
