@@ -3,9 +3,11 @@ package e2e
 import (
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A service that Envoy goes around is not ready, whatever else is well: its canary does not come back refused.
@@ -32,11 +34,16 @@ func TestCanary(t *testing.T) {
 		{"ext_authz", nil, true},
 		{"refusals ignored", sets(proc, "disable_immediate_response", true), false},
 		{"FULL_DUPLEX_STREAMED", nil, true},
+		{"nobody answers", nil, false},
 		{"body not sent", sets(proc, "processing_mode.request_body_mode", "NONE"), false},
 	} {
 		t.Run(when.name, func(t *testing.T) {
 			filter := map[string]string{"ext_authz": "extAuthz", "FULL_DUPLEX_STREAMED": "extProcDuplex"}[when.name]
-			c.admit(t, filter, when.patch)
+			if when.name == "nobody answers" {
+				deafMute(t, c.address)
+			} else {
+				c.admit(t, filter, when.patch)
+			}
 			metric, check := "sallyport_canary_successful 0", `"canary":false`
 			if when.ready {
 				metric, check = "sallyport_canary_successful 1", `"canary":true`
@@ -55,6 +62,20 @@ func TestCanary(t *testing.T) {
 	}
 	if n := len(c.audit()); n != 0 {
 		t.Errorf("%d records of canaries in the audit", n)
+	}
+}
+
+// deafMute takes connections and says nothing. It returns when somebody has given up and come again.
+func deafMute(t *testing.T, address string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
+	must(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	for range 2 {
+		must(t, ln.(*net.TCPListener).SetDeadline(time.Now().Add(30*time.Second)))
+		conn, err := ln.Accept()
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
 	}
 }
 

@@ -134,6 +134,7 @@ func (c *clinic) ofTheFilter() []breakage {
 		{"body not sent on a route", "", perRoute("envoy.filters.http.ext_proc", procPerRoute, map[string]any{"overrides": map[string]any{"processing_mode": map[string]any{"request_body_mode": "NONE"}}}), "body-mode", "warning"},
 		{"headers not sent", "", sets(proc, "processing_mode.request_header_mode", "SKIP"), "header-mode", "critical"},
 		{"answers buffered", "", sets(proc, "processing_mode.response_body_mode", "BUFFERED"), "response-buffered", "warning"},
+		{"answers not sent", "", sets(proc, "processing_mode.response_header_mode", "SKIP"), "response-hidden", "warning"},
 		{"body before the answer", "", sets(proc, "send_body_without_waiting_for_header_response", true), "body-mode", "warning"},
 		{"off on a route", "", perRoute("envoy.filters.http.ext_proc", procPerRoute, map[string]any{"disabled": true}), "filter-disabled", "critical"},
 		{"off on a route, in general terms", "", perRoute("envoy.filters.http.ext_proc", "envoy.config.route.v3.FilterConfig", map[string]any{"disabled": true}), "filter-disabled", "critical"},
@@ -143,6 +144,7 @@ func (c *clinic) ofTheFilter() []breakage {
 		{"another service on a route", "", perRoute("envoy.filters.http.ext_proc", procPerRoute, map[string]any{"overrides": map[string]any{
 			"grpc_service": map[string]any{"envoy_grpc": map[string]any{"cluster_name": "service"}}}}), "other-service", "critical"},
 		{"200 ms", "", sets(proc, "message_timeout", nil), "timeout", "warning"},
+		{"an hour", "", sets(proc, "message_timeout", "3600s"), "timeout", "warning"},
 		{"no status", "", sets(proc, "status_on_error", nil), "status-on-error", "warning"},
 		{"no overrides", "", sets(proc, "allow_mode_override", nil), "mode-override", "warning"},
 		{"any override", "", sets(proc, "allowed_override_modes", nil), "mode-override", "warning"},

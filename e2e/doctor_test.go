@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -156,7 +157,28 @@ func TestDoctor(t *testing.T) {
 				}
 			}
 			c.besiege(t)
+			c.account(t)
 		})
+	}
+}
+
+// account sends what is allowed, which may fail, and holds all that has arrived to the audit.
+func (c *clinic) account(t *testing.T) {
+	t.Helper()
+	_, _ = c.try(modern("open_echo", `{}`))
+	allowed := 0
+	for _, r := range c.audit() {
+		if r["outcome"] == "allowed" && r["method"] == "tools/call" && r["tool"] == "echo" {
+			allowed++
+		}
+	}
+	if n := len(c.open.calls()); n > allowed {
+		t.Errorf("%d calls arrived, %d are on record as allowed", n, allowed)
+	}
+	for _, r := range append(c.open.all(), c.items.all()...) {
+		if strings.Contains(fmt.Sprint(r.Path, r.Header, string(r.Body)), c.token) {
+			t.Errorf("the agent's token arrived: %s %v", r.Path, r.Header)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	authzv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_authz/v3"
 	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/ext_proc/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/sallyport/sallyport/envoy"
 )
@@ -145,6 +146,10 @@ func (x *exam) processingMode(mode *extprocv3.ProcessingMode, where string) {
 	case mode.GetRequestHeaderMode() == extprocv3.ProcessingMode_SKIP:
 		x.add(Critical, "header-mode", where, "the service does not see a request's headers", "set processing_mode.request_header_mode: SEND")
 	case body == extprocv3.ProcessingMode_BUFFERED:
+		if mode.GetResponseHeaderMode() == extprocv3.ProcessingMode_SKIP {
+			x.add(Warning, "response-hidden", where, "the service does not see answers: names in event streams of the legacy era stay, and a lost session is not noticed",
+				"set processing_mode.response_header_mode: SEND")
+		}
 	case body == extprocv3.ProcessingMode_FULL_DUPLEX_STREAMED:
 		if mode.GetRequestTrailerMode() != extprocv3.ProcessingMode_SEND {
 			x.add(Warning, "body-mode", where, "trailers are not sent, which this mode wants", "set processing_mode.request_trailer_mode: SEND")
@@ -158,16 +163,29 @@ func (x *exam) processingMode(mode *extprocv3.ProcessingMode, where string) {
 	}
 }
 
-// leastTimeout is what a token exchange may need; Envoy's default is 200 ms.
-const leastTimeout = time.Second
+// leastTimeout is what a token exchange may need; Envoy's default is 200 ms. Beyond mostTimeout, which no exchange comes
+// near, a service that hangs keeps every message, with its body, for as long.
+const (
+	leastTimeout = time.Second
+	mostTimeout  = 5 * time.Minute
+)
+
+func (x *exam) longTimeout(t *durationpb.Duration, where, field string) {
+	if t.AsDuration() > mostTimeout {
+		x.add(Warning, "timeout", where, fmt.Sprintf("a message waits up to %s for a service that hangs", t.AsDuration()), "set "+field+", as `sallyport render` does")
+	}
+}
 
 func (x *exam) procTimeout(p *extprocv3.ExternalProcessor, where string) {
+	x.longTimeout(p.GetMessageTimeout(), where, "message_timeout")
+	x.longTimeout(p.GetMaxMessageTimeout(), where, "max_message_timeout")
 	if t := p.GetMessageTimeout(); t == nil || t.AsDuration() < leastTimeout {
 		x.add(Warning, "timeout", where, "the service has less than a second to answer (default 200 ms), token exchange included", "set message_timeout, as `sallyport render` does")
 	}
 }
 
 func (x *exam) authzTimeout(a *authzv3.ExtAuthz, where string) {
+	x.longTimeout(a.GetGrpcService().GetTimeout(), where, "grpc_service.timeout")
 	if t := a.GetGrpcService().GetTimeout(); t == nil || t.AsDuration() < leastTimeout {
 		x.add(Warning, "timeout", where, "the service has less than a second to answer (default 200 ms), token exchange included", "set grpc_service.timeout, as `sallyport render` does")
 	}

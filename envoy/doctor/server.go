@@ -25,6 +25,7 @@ import (
 // server examines what belongs to no listener in particular, and what belongs to each.
 func (x *exam) server() {
 	for _, b := range x.bootstraps {
+		x.version(b.GetNode())
 		address := b.GetAdmin().GetAddress()
 		if host := address.GetSocketAddress().GetAddress(); host != "" && !loopback(host) {
 			x.add(Critical, "admin", "admin", "other machines can reach it at "+host+", read headers in flight and stop Envoy", "let it listen on a unix socket or on 127.0.0.1")
