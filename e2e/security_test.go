@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -175,6 +176,8 @@ func (s *siege) check(what string, want attack, got answer) {
 		s.t.Errorf("%s:\n\tgot %s\n\twant %d, %d %q", what, got, want.Status, want.Code, want.ToolError)
 	case want.Status >= 400 && !want.Silent && (len(got.RPC.ID) == 0 || got.Header.Get("Content-Type") != "application/json"):
 		s.t.Errorf("%s: the refusal is no JSON-RPC: %s", what, got)
+	case want.Status == http.StatusUnauthorized && got.Header.Get("WWW-Authenticate") == "", want.Status == http.StatusMethodNotAllowed && got.Header.Get("Allow") == "":
+		s.t.Errorf("%s: the refusal does not say what would do: %v", what, got.Header)
 	case got.Header.Get("Set-Cookie") != "" || want.Status == 200 && want.Reaches > 0 && got.RPC.Result == nil:
 		s.t.Errorf("%s: %v %s", what, got.Header, got)
 	}
@@ -294,6 +297,9 @@ var arriving = []string{"Accept", "Accept-Encoding", "Accept-Language", "Content
 	"Tracestate", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Proto", "Mcp-Protocol-Version", "Mcp-Session-Id",
 	"Mcp-Method", "Mcp-Name", "Mcp-Param-Foo", "Authorization"}
 
+// traceparent is that of Trace Context, version 00.
+var traceparent = regexp.MustCompile(`^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
+
 func (s *siege) checkArrival(r received) {
 	s.t.Helper()
 	for name, values := range r.Header {
@@ -303,6 +309,9 @@ func (s *siege) checkArrival(r received) {
 	}
 	if n := r.Header.Get("Content-Length"); n != "" && n != strconv.Itoa(len(r.Body)) {
 		s.t.Errorf("content-length %s of a body of %d", n, len(r.Body))
+	}
+	if id, trace := r.Header.Get("X-Request-Id"), r.Header.Get("Traceparent"); len(id) > 128 || trace != "" && !traceparent.MatchString(trace) {
+		s.t.Errorf("request id %q, trace %q", id, trace)
 	}
 	if name := r.Header.Get("Mcp-Name"); name != "" && name != r.RPC.Params.Name {
 		s.t.Errorf("Mcp-Name %q of a call of %q", name, r.RPC.Params.Name)

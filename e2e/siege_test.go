@@ -93,6 +93,7 @@ func (s *siege) framing() {
 		{"nothing but the last chunk", inChunks(head), chunked(nil, 1), attack{Status: 400, Code: -32700}},
 		{"too large, in chunks", inChunks(head), chunked(bytes.Repeat([]byte(" "), 3<<19), 64<<10), attack{Status: 413, Code: -32600}},
 		{"a chunk extension", inChunks(head), fmt.Appendf(nil, "%x;a=b\r\n%s\r\n0\r\n\r\n", len(body), body), reaches},
+		{"a chunk extension of 1 MiB goes no further", inChunks(head), fmt.Appendf(nil, "%x;a=%s\r\n%s\r\n0\r\n\r\n", len(body), bytes.Repeat([]byte("b"), 1<<20), body), reaches},
 		{"a chunk longer than it says", inChunks(head), fmt.Appendf(nil, "5\r\n%s\r\n0\r\n\r\n", body), attack{Status: 400, Code: -32700}},
 		{"a chunk size beyond 64 bits", inChunks(head), []byte("fffffffffffffffff\r\n{"), hungUp},
 		{"a negative chunk size", inChunks(head), []byte("-1\r\n{\r\n0\r\n\r\n"), hungUp},
