@@ -1,6 +1,7 @@
 package extproc
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -22,15 +23,32 @@ type Completions struct {
 	alsv3.UnimplementedAccessLogServiceServer
 	record func(c audit.Completion, requestID string) error
 	log    *slog.Logger
+	ended  context.Context
+	end    context.CancelFunc
 }
 
 // NewCompletions returns an access log service that hands each completion to record.
 func NewCompletions(record func(c audit.Completion, requestID string) error, log *slog.Logger) *Completions {
-	return &Completions{record: record, log: log}
+	ended, end := context.WithCancel(context.Background())
+	return &Completions{record: record, log: log, ended: ended, end: end}
 }
 
-// StreamAccessLogs receives entries until Envoy closes the stream.
+// Stop ends every stream: Envoy keeps its own open for as long as it runs.
+func (c *Completions) Stop() { c.end() }
+
+// StreamAccessLogs receives entries until Envoy closes the stream, or Stop.
 func (c *Completions) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	done := make(chan error, 1)
+	go func() { done <- c.receive(stream) }() // a Recv ends with the stream only
+	select {
+	case err := <-done:
+		return err
+	case <-c.ended.Done():
+		return nil
+	}
+}
+
+func (c *Completions) receive(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
 	for {
 		msg, err := stream.Recv()
 		if errors.Is(err, io.EOF) {

@@ -12,15 +12,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	alsv3 "github.com/envoyproxy/go-control-plane/envoy/service/accesslog/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	extprocv3 "github.com/envoyproxy/go-control-plane/envoy/service/ext_proc/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
-	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/keepalive"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
@@ -79,11 +73,13 @@ type Service struct {
 	began     time.Time
 	routed    atomic.Bool // an Envoy with our routes is there
 	draining  atomic.Bool
+	health    *health.Server
+	flight    flight
 }
 
 // New builds everything that o describes and opens its audit log, but listens nowhere yet.
 func New(o Options) (*Service, error) {
-	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), registry: prometheus.NewRegistry(),
+	s := &Service{Options: o, listening: make(chan struct{}), began: time.Now(), health: health.NewServer(), registry: prometheus.NewRegistry(),
 		messageTimeout: messageTimeout(o.Config), skew: clockSkew(o.Config)}
 	var err error
 	if s.Sockets, err = SocketsFor(o.File, o.Config.Service.Address, o.Config.Service.Hub); err != nil {
@@ -220,8 +216,10 @@ func (s *Service) setGate(n *state) {
 // Listening is closed once Run has opened every listener: from then on the sockets are this service's alone.
 func (s *Service) Listening() <-chan struct{} { return s.listening }
 
-// Run serves until ctx ends, then lets what is in flight finish.
+// Run serves until ctx ends, then says that it is not ready and lets what is in flight finish.
 func (s *Service) Run(ctx context.Context) error {
+	ctx, end := s.untilNoticed(ctx)
+	defer end()
 	if err := s.Sockets.Prepare(); err != nil {
 		return err
 	}
@@ -308,44 +306,6 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 	}
 	return nil
 }
-
-func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
-	server := grpc.NewServer(
-		grpc.MaxRecvMsgSize(int(s.Config.HTTP.MaxRequestBytes)+1<<20), // a body that Envoy let through at its soft edge, and headers
-		grpc.MaxConcurrentStreams(20000),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.WaitForHandlers(true),
-		grpc.NumStreamWorkers(extproc.StreamWorkers),
-	)
-	extprocv3.RegisterExternalProcessorServer(server, s.processor)
-	authv3.RegisterAuthorizationServer(server, s.authorizer)
-	alsv3.RegisterAccessLogServiceServer(server, extproc.NewCompletions(s.audit.Completion, s.Log))
-	if s.ads != nil {
-		s.ads.Register(server)
-	}
-	healthv1.RegisterHealthServer(server, health.NewServer())
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		<-ctx.Done()
-		s.draining.Store(true)
-		if s.ads != nil {
-			s.ads.Stop()
-		}
-		timer := time.AfterFunc(drainTime, server.Stop)
-		server.GracefulStop()
-		timer.Stop()
-	}()
-	err := server.Serve(l)
-	if ctx.Err() != nil {
-		<-stopped
-		return nil
-	}
-	return err
-}
-
-// drainTime bounds how long calls in flight may take to finish once the service is told to end.
-const drainTime = 10 * time.Second
 
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
