@@ -1,11 +1,12 @@
 package extproc
 
 import (
-	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -23,27 +24,41 @@ type Completions struct {
 	alsv3.UnimplementedAccessLogServiceServer
 	record func(c audit.Completion, requestID string) error
 	log    *slog.Logger
-	ended  context.Context
-	end    context.CancelFunc
+
+	mu      sync.Mutex // held while an entry is recorded
+	stopped bool
+	ended   chan struct{}
+	streams atomic.Int64
 }
 
 // NewCompletions returns an access log service that hands each completion to record.
 func NewCompletions(record func(c audit.Completion, requestID string) error, log *slog.Logger) *Completions {
-	ended, end := context.WithCancel(context.Background())
-	return &Completions{record: record, log: log, ended: ended, end: end}
+	return &Completions{record: record, log: log, ended: make(chan struct{})}
 }
 
-// Stop ends every stream: Envoy keeps its own open for as long as it runs.
-func (c *Completions) Stop() { c.end() }
+// Stop ends every stream, which Envoy keeps open for as long as it runs: nothing is recorded after it has returned.
+func (c *Completions) Stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.stopped {
+		c.stopped = true
+		close(c.ended)
+	}
+}
+
+// Connected reports whether an Envoy is there that tells how messages ended.
+func (c *Completions) Connected() bool { return c.streams.Load() > 0 }
 
 // StreamAccessLogs receives entries until Envoy closes the stream, or Stop.
 func (c *Completions) StreamAccessLogs(stream alsv3.AccessLogService_StreamAccessLogsServer) error {
+	c.streams.Add(1)
+	defer c.streams.Add(-1)
 	done := make(chan error, 1)
 	go func() { done <- c.receive(stream) }() // a Recv ends with the stream only
 	select {
 	case err := <-done:
 		return err
-	case <-c.ended.Done():
+	case <-c.ended:
 		return nil
 	}
 }
@@ -57,11 +72,20 @@ func (c *Completions) receive(stream alsv3.AccessLogService_StreamAccessLogsServ
 		if err != nil {
 			return err
 		}
-		for _, entry := range msg.GetHttpLogs().GetLogEntry() {
-			done := completion(entry)
-			if err := c.record(done, entry.GetRequest().GetRequestId()); err != nil {
-				c.log.Error("completion not recorded", "id", done.ID, "error", err)
-			}
+		c.take(msg.GetHttpLogs().GetLogEntry())
+	}
+}
+
+func (c *Completions) take(entries []*datav3.HTTPAccessLogEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return
+	}
+	for _, entry := range entries {
+		done := completion(entry)
+		if err := c.record(done, entry.GetRequest().GetRequestId()); err != nil {
+			c.log.Error("completion not recorded", "id", done.ID, "error", err)
 		}
 	}
 }

@@ -84,6 +84,13 @@ func (l *Ledger) keepEarly(c Completion, exchange string) {
 	l.early[key] = c
 }
 
+// Open returns the number of decisions whose completion is still to come.
+func (l *Ledger) Open() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.open)
+}
+
 // Close records the open decisions as aborted and closes the log.
 func (l *Ledger) Close() error {
 	l.mu.Lock()

@@ -17,7 +17,7 @@ import (
 )
 
 // Serve answers on ln, HTTP/2 with prior knowledge or HTTP/1.1, until ctx ends; then it lets open requests finish
-// for up to five seconds.
+// for up to twenty seconds.
 func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
@@ -35,9 +35,14 @@ func (h *Hub) Serve(ctx context.Context, ln net.Listener) error {
 	stopped := make(chan error, 1)
 	defer context.AfterFunc(ctx, func() {
 		h.Drain()
-		grace, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		grace, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
-		stopped <- srv.Shutdown(grace)
+		err := srv.Shutdown(grace)
+		if errors.Is(err, context.DeadlineExceeded) {
+			h.cfg.Log.Warn("calls that were still under way are cut off")
+			err = srv.Close()
+		}
+		stopped <- err
 	})()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 		return err

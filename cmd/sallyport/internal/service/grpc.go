@@ -16,14 +16,19 @@ import (
 	"github.com/sallyport/sallyport/extproc"
 )
 
-// noticeTime is what a load balancer that asks for our health gets to notice that we are about to end, and is more than
-// the pause between two questions of an Envoy's.
-const noticeTime = 1500 * time.Millisecond
+// The limits of an orderly end, 25 s together, of which every caller's patience should be more.
+const (
+	// noticeTime is what a load balancer that asks for our health gets to notice that we are about to end, and is more
+	// than two pauses between the questions of an Envoy's.
+	noticeTime = 1500 * time.Millisecond
+	// drainTime is what calls in flight get to finish.
+	drainTime = 20 * time.Second
+)
 
-// logDelay is how long Envoy may keep an entry of its access log to itself (buffer_flush_interval, 200 ms), and some more.
+// logDelay is how long Envoy may keep the first entry of its access log to itself (buffer_flush_interval, 200 ms), and some more.
 const logDelay = 500 * time.Millisecond
 
-// flight counts the messages under way, so that the log of how they ended is waited for, and no longer than that.
+// flight counts the messages that are being judged, and knows who watches.
 type flight struct {
 	mu     sync.Mutex
 	open   int
@@ -66,13 +71,19 @@ func (f *flight) watched() bool {
 	return time.Since(f.health) < 10*time.Second
 }
 
-// settle waits until nothing is under way and Envoy has had the time to say how the last message ended, or for within.
-func (f *flight) settle(within time.Duration) {
-	for deadline := time.Now().Add(within); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		f.mu.Lock()
-		done := f.open == 0 && time.Since(f.ended) > logDelay
-		f.mu.Unlock()
-		if done {
+// quiet tells whether nothing is being judged, and for how long that has been so.
+func (f *flight) quiet() (since time.Duration, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Since(f.ended), f.open == 0
+}
+
+// settle waits until every decision has its completion, or as long as it may. What an upstream streams to an agent is in
+// flight as well, though no stream to us is open for it. Without an Envoy that tells of it there is nothing to wait for.
+func (s *Service) settle(completions *extproc.Completions) {
+	for deadline := time.Now().Add(drainTime); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		since, quiet := s.flight.quiet()
+		if quiet && (s.audit.Open() == 0 || since > logDelay && !completions.Connected()) {
 			return
 		}
 	}
@@ -82,7 +93,7 @@ func (f *flight) settle(within time.Duration) {
 // then everything is served as before.
 func (s *Service) untilNoticed(ctx context.Context) (context.Context, context.CancelFunc) {
 	serving, end := context.WithCancel(context.WithoutCancel(ctx))
-	context.AfterFunc(ctx, func() {
+	stop := context.AfterFunc(ctx, func() {
 		defer end()
 		s.draining.Store(true)
 		s.health.Shutdown() // NOT_SERVING, before anything is refused
@@ -90,7 +101,25 @@ func (s *Service) untilNoticed(ctx context.Context) (context.Context, context.Ca
 			time.Sleep(noticeTime)
 		}
 	})
-	return serving, end
+	return serving, func() { stop(); end() }
+}
+
+// tellHealth has gRPC health say what /ready does.
+func (s *Service) tellHealth(ctx context.Context) error {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status := healthv1.HealthCheckResponse_NOT_SERVING
+		if ready, _ := s.Ready(); ready {
+			status = healthv1.HealthCheckResponse_SERVING
+		}
+		s.health.SetServingStatus("", status)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
@@ -120,7 +149,7 @@ func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
 		timer := time.AfterFunc(drainTime, server.Stop)
 		defer timer.Stop()
 		go func() { // Envoy does not end that stream, so GracefulStop would wait in vain
-			s.flight.settle(drainTime)
+			s.settle(completions)
 			completions.Stop()
 		}()
 		server.GracefulStop()
@@ -132,6 +161,3 @@ func (s *Service) serveGRPC(ctx context.Context, l net.Listener) error {
 	}
 	return err
 }
-
-// drainTime bounds how long calls in flight may take to finish once the service is told to end.
-const drainTime = 10 * time.Second

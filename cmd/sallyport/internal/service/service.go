@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -224,19 +225,22 @@ func (s *Service) Run(ctx context.Context) error {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	if err := s.serveAll(ctx, group); err != nil {
+	life, die := context.WithCancel(context.WithoutCancel(ctx))
+	defer die()
+	if err := s.serveAll(ctx, life, die, group); err != nil {
 		group.Go(func() error { return err }) // ends what has been opened
+		die()
 		return errors.Join(group.Wait(), s.audit.Close())
 	}
 	close(s.listening)
-	background := []func(context.Context) error{s.runHub, s.watch, s.revoked.Run}
+	background := []func(context.Context) error{s.runHub, s.watch, s.revoked.Run, s.tellHealth}
 	if s.canary != nil {
 		background = append(background, func(ctx context.Context) error { return s.canary.run(ctx, s.draining.Load) })
 	}
-	s.life, s.group = ctx, group
+	s.life, s.group = life, group
 	s.startParts(s.now())
 	for _, run := range background {
-		group.Go(func() error { return ignoreEnd(run(ctx)) })
+		group.Go(func() error { return ignoreEnd(run(life)) })
 	}
 	err := group.Wait()
 	if shared, ok := s.store.(io.Closer); ok {
@@ -273,23 +277,30 @@ func (s *Service) runHub(ctx context.Context) error {
 	}
 }
 
-// serveAll opens every listener before anything is served, so that a taken address ends the program at once.
-func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
+// serveAll opens every listener before anything is served, so that a taken address ends the program at once. Envoy is
+// served until ctx ends and its calls have; then die is called, for all the rest: calls in flight need it.
+func (s *Service) serveAll(ctx, life context.Context, die func(), group *errgroup.Group) error {
 	grpcListener, err := listen(ctx, s.Sockets.Service)
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return s.serveGRPC(ctx, s.secure(grpcListener)) })
+	var calls sync.WaitGroup
+	serve := func(l net.Listener, serve func(context.Context, net.Listener) error) {
+		calls.Add(1)
+		group.Go(func() error { defer calls.Done(); return serve(ctx, s.secure(l)) })
+	}
+	serve(grpcListener, s.serveGRPC)
 	hubListener, err := listen(ctx, s.Sockets.Hub)
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return s.hub.Serve(ctx, s.secure(hubListener)) })
+	serve(hubListener, s.hub.Serve)
+	group.Go(func() error { calls.Wait(); die(); return nil })
 	control, err := listenPrivately(ctx, s.Sockets.Control)
 	if err != nil {
 		return err
 	}
-	group.Go(func() error { return serveHTTP(ctx, control, s.controlHandler()) })
+	group.Go(func() error { return serveHTTP(life, control, s.controlHandler()) })
 	servers := map[string]http.Handler{s.Config.Admin.Address: s.adminHandler()}
 	if s.provider != nil {
 		servers[s.Config.AuthProvider.Address] = s.provider
@@ -302,7 +313,7 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 		if err != nil {
 			return err
 		}
-		group.Go(func() error { return serveHTTP(ctx, l, handler) })
+		group.Go(func() error { return serveHTTP(life, l, handler) })
 	}
 	return nil
 }
@@ -310,7 +321,7 @@ func (s *Service) serveAll(ctx context.Context, group *errgroup.Group) error {
 func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, MaxHeaderBytes: 64 << 10}
 	stop := context.AfterFunc(ctx, func() {
-		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second) // the calls are over
 		defer cancel()
 		_ = server.Shutdown(bounded)
 		_ = server.Close()

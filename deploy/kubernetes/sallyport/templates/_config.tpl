@@ -55,7 +55,7 @@ The kubelet has to reach the admin port, so it cannot be on loopback; the Networ
 {{- range $name, $_ := $v.policies }}
 {{- if has $name (list "sallyport.yaml" "secrets.yaml") }}{{ fail (printf "policies: %s is the name of another file" $name) }}{{ end -}}
 {{- end -}}
-{{- if lt (int $v.terminationGracePeriodSeconds) (add (int $v.drainSeconds) 15 | int) }}{{ fail (printf "terminationGracePeriodSeconds: %d is less than drainSeconds + 15, so calls would be cut off" (int $v.terminationGracePeriodSeconds)) }}{{ end -}}
+{{- if lt (int $v.terminationGracePeriodSeconds) (add (int $v.drainSeconds) 25 | int) }}{{ fail (printf "terminationGracePeriodSeconds: %d is less than drainSeconds + 25, so calls would be cut off" (int $v.terminationGracePeriodSeconds)) }}{{ end -}}
 {{- if and $v.autoscaling.enabled (lt (int $v.autoscaling.maxReplicas) (int $v.autoscaling.minReplicas)) }}{{ fail "autoscaling: maxReplicas is less than minReplicas" }}{{ end -}}
 {{- if and (not $v.gateway) $v.tls.existingSecret }}{{ fail "tls.existingSecret: without a gateway agents connect to somebody else's listener" }}{{ end -}}
 {{- if and (not $v.gateway) $v.networkPolicy.enabled (not $v.networkPolicy.ingress) }}{{ fail "networkPolicy.ingress: say which pods the Envoy is in, since whoever connects to the service can obtain exchanged tokens" }}{{ end -}}
