@@ -12,7 +12,7 @@ import (
 
 // extAuthz asks the service about every message in one question, body included.
 func extAuthz(g Gateway) *authzv3.ExtAuthz {
-	service := grpcService(1 << 20)
+	service := g.judge(1 << 20)
 	service.Timeout = durationpb.New(g.MessageTimeout) // Envoy's default is 200 ms
 	return &authzv3.ExtAuthz{
 		Services:            &authzv3.ExtAuthz_GrpcService{GrpcService: service},

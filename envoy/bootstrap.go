@@ -44,7 +44,7 @@ func generate(g Gateway) *Resources {
 	if g.Filter == FilterExtProcDuplex {
 		ping = 5 * time.Second // that mode knows no message_timeout
 	}
-	clusters := []*clusterv3.Cluster{g.ownCluster(ServiceCluster, g.ServiceSocket, ping), g.ownCluster(HubRoute, g.HubSocket, 30*time.Second)}
+	clusters := g.replicas(ping)
 	for _, a := range g.Apps {
 		clusters = append(clusters, appCluster(g, a))
 	}

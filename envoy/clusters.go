@@ -1,7 +1,6 @@
 package envoy
 
 import (
-	"net/netip"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -23,28 +22,22 @@ const manyStreams = 100_000
 const upstreamIdle = 4 * time.Second
 
 // ownCluster is an HTTP/2 server of the service's, on a unix socket beside
-// Envoy or, as host:port, elsewhere. One that does not answer a ping is taken
-// for gone.
-func (g Gateway) ownCluster(name, where string, ping time.Duration) *clusterv3.Cluster {
-	discovery, address := clusterv3.Cluster_STATIC, pipe(where, 0)
+// Envoy or, as host:port, elsewhere; or several of them. One that does not
+// answer a ping is taken for gone. secret names what TLS goes by.
+func (g Gateway) ownCluster(name, secret string, ping time.Duration, where ...string) *clusterv3.Cluster {
+	discovery, assignment, hosts := endpoints(name, where)
 	var secure *corev3.TransportSocket
-	if host, port, ok := splitAddress(where); ok {
-		address = socketAddress(host, port)
-		if _, err := netip.ParseAddr(host); err != nil {
-			discovery = clusterv3.Cluster_STRICT_DNS // replicas
-		}
-		if g.ServiceTLS != nil {
-			context := g.clientTLS(g.ServiceTLS, host, ownTrust(name), name)
-			context.CommonTlsContext.AlpnProtocols = []string{"h2"}
-			secure = tlsSocket(context)
-		}
+	if g.ServiceTLS != nil && len(hosts) > 0 {
+		context := g.clientTLS(g.ServiceTLS, ownTrust(secret), secret, hosts...)
+		context.CommonTlsContext.AlpnProtocols = []string{"h2"}
+		secure = tlsSocket(context)
 	}
 	return &clusterv3.Cluster{
 		Name:                 name,
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: discovery},
 		ConnectTimeout:       durationpb.New(time.Second),
 		CircuitBreakers:      circuitBreakers(manyStreams),
-		LoadAssignment:       endpoint(name, "", address),
+		LoadAssignment:       assignment,
 		TransportSocket:      secure,
 		TypedExtensionProtocolOptions: protocol(&httpv3.HttpProtocolOptions{
 			UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
@@ -89,7 +82,7 @@ func appCluster(g Gateway, a App) *clusterv3.Cluster {
 		c.WaitForWarmOnInit = wrapperspb.Bool(false) // one dead name must not delay the others
 	}
 	if up.tls {
-		c.TransportSocket = tlsSocket(g.clientTLS(a.TLS, up.host, a.trustSecret(g), certificateSecret(a.TLS.CertFile, a.TLS.KeyFile)))
+		c.TransportSocket = tlsSocket(g.clientTLS(a.TLS, a.trustSecret(g), certificateSecret(a.TLS.CertFile, a.TLS.KeyFile), up.host))
 	}
 	return c
 }

@@ -51,7 +51,7 @@ func fromService() *corev3.ConfigSource {
 // that went away is asked again within a second or two; until then Envoy keeps
 // what it has, and, having nobody to ask about messages, refuses them.
 func dynamicResources() *bootstrapv3.Bootstrap_DynamicResources {
-	service := grpcService(64 << 20)
+	service := grpcService(ServiceCluster, 64<<20)
 	service.GetEnvoyGrpc().RetryPolicy = &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
 		BaseInterval: durationpb.New(100 * time.Millisecond), MaxInterval: durationpb.New(2 * time.Second),
 	}}
@@ -101,7 +101,8 @@ func (g Gateway) secrets() []*tlsv3.Secret {
 			trustIn(clientsSecret, t.clients())
 		}
 	}
-	for _, own := range [][2]string{{ServiceCluster, g.ServiceSocket}, {HubRoute, g.HubSocket}} {
+	first := g.services()[0] // all are reached in one way
+	for _, own := range [][2]string{{ServiceCluster, first.Service}, {HubRoute, first.Hub}} {
 		if _, _, tcp := splitAddress(own[1]); tcp && g.ServiceTLS != nil {
 			trustIn(ownTrust(own[0]), authorities(cmp.Or(g.ServiceTLS.CAFile, g.CAFile), "", g.ServiceTLS.CRLFile))
 			if g.ServiceTLS.CertFile != "" {

@@ -87,7 +87,7 @@ func extProc(g Gateway) *extprocv3.ExternalProcessor {
 func buffered(g Gateway) *extprocv3.ExternalProcessor {
 	return &extprocv3.ExternalProcessor{
 		// A reply holds at most one rewritten body, its headers and its route.
-		GrpcService:      grpcService(g.MaxRequestBytes + 1<<20),
+		GrpcService:      g.judge(g.MaxRequestBytes + 1<<20),
 		FailureModeAllow: false,
 		StatusOnError:    &typev3.HttpStatus{Code: typev3.StatusCode_ServiceUnavailable},
 		MessageTimeout:   durationpb.New(g.MessageTimeout),
@@ -171,10 +171,19 @@ func noTrailers() *headerv3.HeaderMutation {
 	return &headerv3.HeaderMutation{Mutations: &headerv3.Mutations{RequestTrailersMutations: all, ResponseTrailersMutations: all}}
 }
 
+// judge reaches a service that judges.
+func (g Gateway) judge(maxReply uint32) *corev3.GrpcService {
+	s := grpcService(ServiceCluster, maxReply)
+	if g.several() {
+		orAnother(s)
+	}
+	return s
+}
+
 // grpcService reaches the service. maxReply bounds one message of its answer
 // in bytes; 0 keeps Envoy's default.
-func grpcService(maxReply uint32) *corev3.GrpcService {
-	target := &corev3.GrpcService_EnvoyGrpc{ClusterName: ServiceCluster}
+func grpcService(cluster string, maxReply uint32) *corev3.GrpcService {
+	target := &corev3.GrpcService_EnvoyGrpc{ClusterName: cluster}
 	if maxReply > 0 {
 		target.MaxReceiveMessageLength = wrapperspb.UInt32(maxReply)
 	}

@@ -43,7 +43,7 @@ func PatchesFor(g Gateway, cluster string) (*Patches, error) {
 	manager.StreamIdleTimeout = durationpb.New(g.StreamIdle) // not every host's routes can raise it
 	// A host may allow upgrades, and no patch can take one out of its list.
 	manager.HttpProtocolOptions = &corev3.Http1ProtocolOptions{IgnoreHttp_11Upgrade: []*matcherv3.StringMatcher{anyString()}}
-	log := accessLog()
+	log := accessLog(ServiceCluster)
 	log.ConfigType = &accesslogv3.AccessLog_TypedConfig{TypedConfig: typed(elsewhere(log.GetTypedConfig(), cluster))}
 	manager.AccessLog = []*accesslogv3.AccessLog{log}
 	manager.LocalReplyConfig = localReplies(g.namespace())

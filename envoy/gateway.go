@@ -151,6 +151,10 @@ type Gateway struct {
 	HubSocket string
 	// ServiceTLS has Envoy speak TLS to both where they are host:port. Nil: plain text.
 	ServiceTLS *UpstreamTLS
+
+	// Replicas are all services that Envoy may ask, when there are several; it has
+	// no use then for ServiceSocket and HubSocket.
+	Replicas []Replica
 	// EgressSocket is the unix socket on which Envoy listens for the hub. Who
 	// can connect to it can send anything to every upstream. Empty: the hub
 	// reaches the upstreams by itself.
@@ -357,6 +361,7 @@ func (g Gateway) check() []error {
 		seen[p] = true
 	}
 	errs = append(errs, g.checkSockets()...)
+	errs = append(errs, g.checkReplicas()...)
 	if g.EgressMode != 0o600 && g.EgressMode != 0o660 {
 		fail("egress socket mode %#o: want 0600 or 0660", g.EgressMode)
 	}

@@ -134,6 +134,44 @@ func checkRoute(t *testing.T, route *routev3.Route) {
 	}
 }
 
+// What stands behind several services is reached once; another service or hub is asked only for what none has heard.
+func TestReplicas(t *testing.T) {
+	g := seed()
+	g.EgressSocket = ""
+	g.Replicas = []envoy.Replica{{Service: "/one/service.sock", Hub: "/one/hub.sock"}, {Service: "/two/service.sock", Hub: "/two/hub.sock"}}
+	r, err := envoy.Generate(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, route := range r.Routes[0].GetVirtualHosts()[0].GetRoutes() {
+		on := route.GetRoute().GetRetryPolicy().GetRetryOn()
+		if want := map[bool]string{true: "connect-failure,refused-stream,reset-before-request"}[route.GetName() == envoy.HubRoute]; on != want {
+			t.Errorf("%s is tried again on %q", route.GetName(), on)
+		}
+	}
+	places := map[string]int{}
+	for _, c := range r.Clusters {
+		places[c.GetName()] = len(c.GetLoadAssignment().GetEndpoints()[0].GetLbEndpoints())
+	}
+	want := map[string]int{"service": 2, "hub": 2, "service/0": 1, "service/1": 1, "app/orders": 1, "app/tickets": 1}
+	if diff := cmp.Diff(want, places); diff != "" {
+		t.Error(diff)
+	}
+	for name, spoil := range map[string]func(g *envoy.Gateway){
+		"one way to the upstreams": func(g *envoy.Gateway) { g.EgressSocket = "/egress.sock" },
+		"one's own configuration":  func(g *envoy.Gateway) { g.Dynamic = true },
+		"two of one place":         func(g *envoy.Gateway) { g.Replicas[1] = g.Replicas[0] },
+		"sockets and addresses":    func(g *envoy.Gateway) { g.Replicas[1] = envoy.Replica{Service: "a:1", Hub: "a:2"} },
+	} {
+		bad := g
+		bad.Replicas = slices.Clone(g.Replicas)
+		spoil(&bad)
+		if _, err := envoy.Generate(bad); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
 func TestUpstreams(t *testing.T) {
 	for _, c := range []struct {
 		url, host, path string

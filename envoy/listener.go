@@ -25,7 +25,7 @@ func ingress(g Gateway, routes *routev3.RouteConfiguration) *listenerv3.Listener
 	manager := hardened()
 	g.route(manager, routes)
 	manager.HttpFilters = ingressFilters(g)
-	manager.AccessLog = []*accesslogv3.AccessLog{accessLog()}
+	manager.AccessLog = accessLogs(g)
 	manager.LocalReplyConfig = localReplies(g.namespace())
 
 	addr, _ := parseListen(g.Listen) // checked by withDefaults
@@ -141,17 +141,27 @@ func removeHeaders(prefix string) *mutationv3.HeaderMutation {
 // what the service takes in one.
 const logBuffer = 512 << 10
 
-// accessLog reports the end of every exchange to the service, which joins it
+// accessLogs report the end of every exchange to the service, which joins it
 // to its decision by the metadata that the verdict set. It is lossy by nature,
 // so it never carries the decision itself. The processor's filter state shows
 // a stream that ended early (gRPC status 10 of a phase).
-func accessLog() *accesslogv3.AccessLog {
+func accessLogs(g Gateway) (logs []*accesslogv3.AccessLog) {
+	if !g.several() {
+		return append(logs, accessLog(ServiceCluster))
+	}
+	for i := range g.Replicas {
+		logs = append(logs, accessLog(replicaCluster(i)))
+	}
+	return logs
+}
+
+func accessLog(cluster string) *accesslogv3.AccessLog {
 	return &accesslogv3.AccessLog{
 		Name: "envoy.access_loggers.http_grpc",
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: typed(&alsv3.HttpGrpcAccessLogConfig{
 			CommonConfig: &alsv3.CommonGrpcAccessLogConfig{
 				LogName:                 AccessLogName,
-				GrpcService:             grpcService(0),
+				GrpcService:             grpcService(cluster, 0),
 				TransportApiVersion:     corev3.ApiVersion_V3,
 				BufferFlushInterval:     durationpb.New(200 * time.Millisecond),
 				BufferSizeBytes:         wrapperspb.UInt32(logBuffer),

@@ -32,7 +32,7 @@ var (
 )
 
 // ingressRoutes leads a judged message to the hub or to one app. There is no
-// retry (a tool call may not be repeatable), no mirror and no internal redirect.
+// retry (a tool call may not be repeatable) of what anybody may have heard, no mirror and no internal redirect.
 func ingressRoutes(g Gateway) *routev3.RouteConfiguration {
 	var routes []*routev3.Route
 	for _, path := range g.Paths {
@@ -99,10 +99,14 @@ func appRoute(a App, path string, g Gateway) *routev3.Route {
 // hubRoute leaves SourceHeader and CertHeader in place: the hub judges lists by
 // the one, and tokens that are bound to a certificate by the other.
 func hubRoute(path string, g Gateway) *routev3.Route {
+	action := longStream(HubRoute, g)
+	if g.several() {
+		action.RetryPolicy = unheard()
+	}
 	return &routev3.Route{
 		Name:                   HubRoute,
 		Match:                  match(path, HubRoute),
-		Action:                 &routev3.Route_Route{Route: longStream(HubRoute, g)},
+		Action:                 &routev3.Route_Route{Route: action},
 		RequestHeadersToRemove: []string{RouteHeader},
 		ResponseHeadersToAdd: append(readable(g.namespace()),
 			overwrite("access-control-expose-headers", "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After, DPoP-Nonce")),

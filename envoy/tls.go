@@ -90,19 +90,21 @@ func uriNames(ids []string) (out []*tlsv3.SubjectAltNameMatcher) {
 	return out
 }
 
-// clientTLS connects to host, whose certificate must carry its name, as a DNS name or an address, or one of t's ids in place of
+// clientTLS connects to hosts, of which a certificate must carry a name, as a DNS name or an address, or one of t's ids in place of
 // it: a chain to a public authority alone proves nothing.
-func (g Gateway) clientTLS(t *UpstreamTLS, host, trustSecret, certificateSecret string) *tlsv3.UpstreamTlsContext {
-	name := &tlsv3.SubjectAltNameMatcher{
-		SanType: tlsv3.SubjectAltNameMatcher_DNS,
-		Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: host}},
+func (g Gateway) clientTLS(t *UpstreamTLS, trustSecret, certificateSecret string, hosts ...string) *tlsv3.UpstreamTlsContext {
+	var names []*tlsv3.SubjectAltNameMatcher
+	sni := hosts[0]
+	for _, host := range hosts {
+		kind := tlsv3.SubjectAltNameMatcher_DNS
+		if _, err := netip.ParseAddr(host); err == nil {
+			kind, sni = tlsv3.SubjectAltNameMatcher_IP_ADDRESS, "" // RFC 6066 §3: no literal addresses
+		}
+		names = append(names, &tlsv3.SubjectAltNameMatcher{
+			SanType: kind,
+			Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: host}},
+		})
 	}
-	sni := host
-	if _, err := netip.ParseAddr(host); err == nil {
-		name.SanType = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
-		sni = "" // RFC 6066 §3: no literal addresses
-	}
-	names := []*tlsv3.SubjectAltNameMatcher{name}
 	if len(t.SPIFFEIDs) > 0 {
 		names = uriNames(t.SPIFFEIDs)
 	}

@@ -62,6 +62,9 @@ func render(host, file string, cfg *config.Config, static bool, secretsDir strin
 	if host == "envoy" {
 		return service.Bootstrap(cfg, sockets, cfg.Service.Dynamic(false) && !static, secretsDir)
 	}
+	if len(cfg.Service.Replicas) > 0 {
+		return nil, nil, fmt.Errorf("service.replicas is for -for envoy; %s finds replicas behind one service.address", host)
+	}
 	to.Gateway = service.Gateway(cfg, sockets)
 	out, err := hosts.Render(host, to)
 	return out, nil, err

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -23,6 +24,9 @@ func runCommand(ctx context.Context, args []string, stdout, stderr io.Writer) er
 	cfg, err := src.read(stderr)
 	if err != nil {
 		return err
+	}
+	if len(cfg.Service.Replicas) > 0 {
+		return errors.New("service.replicas: run starts an Envoy for one service; use serve, and an Envoy with what render -for envoy writes")
 	}
 	path, err := envoyproc.Find(*binary)
 	if err != nil {

@@ -222,6 +222,12 @@ type Service struct {
 	// Required where one of these writes Envoy's configuration and TLS is set.
 	EnvoyTLS string `yaml:"envoyTLS"`
 
+	// Replicas are all services behind one Envoy, this one among them: two to
+	// sixteen, the same list for each. `render -for envoy` has Envoy ask any that is
+	// ready, and tell all how calls ended (docs/replicas.md). They need
+	// `session.store`, `upstreams: direct` and `serve`.
+	Replicas []Replica `yaml:"replicas"`
+
 	// Upstreams is how the hub reaches the MCP servers: envoy, the default, through
 	// a private listener of Envoy's that `run` and `render -for envoy` write; or
 	// direct, by connections of its own, for hosts whose Envoy has no such listener.
@@ -249,6 +255,14 @@ type Service struct {
 // Dynamic reports whether Envoy asks the service for its resources. own says that the service starts its Envoy itself.
 func (s *Service) Dynamic(own bool) bool {
 	return s.EnvoyConfig == "ads" || own && s.EnvoyConfig == ""
+}
+
+// Replica is where Envoy reaches one of several services.
+type Replica struct {
+	// Address is unix:/absolute/path or host:port, as Envoy has to write it.
+	Address string `yaml:"address"`
+	// Hub is host:port of its hub. Default, with a unix socket: hub.sock beside it.
+	Hub string `yaml:"hub"`
 }
 
 // Session is how legacy MCP session ids (protocol 2025-11-25 and earlier) are

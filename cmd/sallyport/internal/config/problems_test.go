@@ -376,6 +376,17 @@ var problems = map[string][]string{
 	"provider-disabled.bad": {
 		`8:12: mcpProvider.enabled is false; there is nothing else to run, write true`,
 	},
+	"replicas.bad": {
+		"38:11: service.replicas: any of them may refuse the canary of another; write canary: off",
+		"39:16: service.replicas: an Envoy that asks a service for its configuration belongs to that service; write envoyConfig: static",
+		"40:3: service.replicas: each would know its own sessions only; set session.store",
+		"40:3: service.replicas: one Envoy has no way to the upstreams for each; write upstreams: direct",
+		"42:12: service.replicas: the hub of a unix socket is beside it; remove hub",
+		`43:16: service.replicas: "127.0.0.1:9000" is not of the first one's kind; write unix sockets for all, or host:port for all`,
+		`44:12: service.replicas: "127.0.0.1:9001" is given twice; remove one`,
+		`45:16: service.replicas: "unix:two/service.sock" is not absolute; write unix:/absolute/path`,
+		"46:7: service.replicas.address is missing; write unix:/absolute/path or host:port",
+	},
 	"requires.bad": {
 		`10:32: scope "a b" is not one OAuth scope; write one in each entry, without spaces`,
 		`10:39: "files" is twice in scopesSupported; remove one`,

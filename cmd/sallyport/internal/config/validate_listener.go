@@ -93,6 +93,7 @@ func (c *checker) addresses() {
 	}
 	c.serviceTLS(s)
 	c.canary(&s.Canary)
+	c.replicas(s)
 	used := map[string]string{}
 	claim := func(field *string, name string) {
 		if other := used[*field]; other != "" && *field != "" {

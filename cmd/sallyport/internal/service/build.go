@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -40,6 +41,14 @@ func Gateway(cfg *config.Config, s Sockets) envoy.Gateway {
 	}
 	if cfg.Service.Upstreams == "direct" {
 		g.EgressSocket = ""
+	}
+	for _, r := range cfg.Service.Replicas {
+		where, isSocket := strings.CutPrefix(r.Address, "unix:")
+		hub := r.Hub
+		if isSocket {
+			hub = filepath.Join(filepath.Dir(where), hubSocket)
+		}
+		g.Replicas = append(g.Replicas, envoy.Replica{Service: where, Hub: hub})
 	}
 	switch cfg.Service.Filter {
 	case "extAuthz":

@@ -34,7 +34,7 @@ func SocketsFor(configFile, address, hub string) (Sockets, error) {
 	if err != nil {
 		return Sockets{}, err
 	}
-	s := Sockets{Service: address, Hub: filepath.Join(dir, "hub.sock"), Egress: filepath.Join(dir, "egress.sock"),
+	s := Sockets{Service: address, Hub: filepath.Join(dir, hubSocket), Egress: filepath.Join(dir, "egress.sock"),
 		Admin: filepath.Join(dir, "envoy-admin.sock"), Control: filepath.Join(dir, "control.sock")}
 	s.Hub = cmp.Or(hub, s.Hub)
 	if address == "" {
@@ -47,6 +47,8 @@ func SocketsFor(configFile, address, hub string) (Sockets, error) {
 	}
 	return s, nil
 }
+
+const hubSocket = "hub.sock"
 
 func socketDir(configFile, address string) (string, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
