@@ -49,6 +49,7 @@ func newFleet(t *testing.T) *fleet {
 	t.Helper()
 	f := &fleet{world: newWorld(t), stop: make(chan struct{})}
 	sharing(redisServer(t))(f.world)
+	f.items.behave(func(b *behaviour) { b.modern = false }) // a hub carries modern calls, and not always that of who allowed them
 	whole := contents(t, f.path("sallyport.yaml")) + "service:\n  upstreams: direct\n  replicas:\n"
 	for _, name := range []string{"one", "two"} {
 		must(t, mkdir(f.path(name)))

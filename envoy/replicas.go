@@ -47,23 +47,23 @@ func (g Gateway) replicas(ping time.Duration) []*clusterv3.Cluster {
 	}
 	service, hub := g.ownCluster(ServiceCluster, ServiceCluster, ping, services...), g.ownCluster(HubRoute, HubRoute, 30*time.Second, hubs...)
 	if g.several() {
-		watch(service)
+		watch(service, &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{}}})
+		watch(hub, &corev3.HealthCheck{HealthChecker: &corev3.HealthCheck_TcpHealthCheck_{TcpHealthCheck: &corev3.HealthCheck_TcpHealthCheck{}}}) // it is there
 	}
 	return append([]*clusterv3.Cluster{service, hub}, each...)
 }
 
 func replicaCluster(i int) string { return ServiceCluster + "/" + strconv.Itoa(i) }
 
-// watch asks each service whether it is ready, and asks nothing else of one
-// that says no. Where none says yes all are asked: who is there can refuse.
-func watch(c *clusterv3.Cluster) {
-	c.HealthChecks = []*corev3.HealthCheck{{
-		Interval: durationpb.New(500 * time.Millisecond), NoTrafficInterval: durationpb.New(500 * time.Millisecond),
-		Timeout:            durationpb.New(2 * time.Second),
-		UnhealthyThreshold: wrapperspb.UInt32(2), // of silence; a no counts at once
-		HealthyThreshold:   wrapperspb.UInt32(1),
-		HealthChecker:      &corev3.HealthCheck_GrpcHealthCheck_{GrpcHealthCheck: &corev3.HealthCheck_GrpcHealthCheck{}},
-	}}
+// watch asks each server how it is, and asks nothing else of one that is not
+// well. Where none is well all are asked: who is there can refuse.
+func watch(c *clusterv3.Cluster, check *corev3.HealthCheck) {
+	check.Interval = durationpb.New(500 * time.Millisecond)
+	check.NoTrafficInterval = check.Interval
+	check.Timeout = durationpb.New(2 * time.Second)
+	check.UnhealthyThreshold = wrapperspb.UInt32(2) // of silence; a no counts at once
+	check.HealthyThreshold = wrapperspb.UInt32(1)
+	c.HealthChecks = []*corev3.HealthCheck{check}
 	c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
 }
 

@@ -247,8 +247,7 @@ type Service struct {
 	// `serve`, where it must be what the Envoy was rendered for. With ads the keys of
 	// `tls` profiles travel over a unix socket in Address; where that is host:port
 	// Envoy reads the files itself, and follows their replacement. An Envoy and the
-	// service that it asks belong together: do not put several replicas behind one
-	// Address.
+	// service that it asks belong together: several replicas need static.
 	EnvoyConfig string `yaml:"envoyConfig" enum:"static,ads"`
 }
 
