@@ -196,12 +196,17 @@ func TestRollingRestart(t *testing.T) {
 	}
 	f.end()
 	var succeeded []int64
+	var lost []string
 	for _, m := range f.done {
-		if m.lost != "" {
-			t.Errorf("lost: %s", m.lost)
-		} else if m.n > 0 {
+		switch {
+		case m.lost != "":
+			lost = append(lost, m.lost)
+		case m.n > 0:
 			succeeded = append(succeeded, m.n)
 		}
+	}
+	if len(lost) > 0 {
+		t.Errorf("%d of %d messages are lost, at first %s", len(lost), len(f.done), lost[0])
 	}
 	slices.Sort(succeeded)
 	if !slices.Equal(succeeded, f.arrived()) {

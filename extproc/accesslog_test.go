@@ -46,9 +46,9 @@ func TestStopEndsTheRecording(t *testing.T) {
 	sent := make(chan struct{})
 	go func() {
 		defer close(sent)
-		for stream.Send(&alsv3.StreamAccessLogsMessage{LogEntries: &alsv3.StreamAccessLogsMessage_HttpLogs{
-			HttpLogs: &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*datav3.HTTPAccessLogEntry{{}, {}}},
-		}}) == nil {
+		entries := &alsv3.StreamAccessLogsMessage_HTTPAccessLogEntries{LogEntry: []*datav3.HTTPAccessLogEntry{{}, {}}}
+		for err := error(nil); err == nil; {
+			err = stream.Send(&alsv3.StreamAccessLogsMessage{LogEntries: &alsv3.StreamAccessLogsMessage_HttpLogs{HttpLogs: entries}})
 		}
 	}()
 	for recorded.Load() < 100 {
