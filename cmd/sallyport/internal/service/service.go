@@ -9,13 +9,13 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/health"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/sallyport/sallyport/authz"
 	"github.com/sallyport/sallyport/authz/audit"
@@ -280,22 +280,12 @@ func (s *Service) runHub(ctx context.Context) error {
 // serveAll opens every listener before anything is served, so that a taken address ends the program at once. Envoy is
 // served until ctx ends and its calls have; then die is called, for all the rest: calls in flight need it.
 func (s *Service) serveAll(ctx, life context.Context, die func(), group *errgroup.Group) error {
-	grpcListener, err := listen(ctx, s.Sockets.Service)
+	calls, ctx := errgroup.WithContext(ctx)
+	err := s.serveEnvoy(ctx, calls)
+	group.Go(func() error { defer die(); return calls.Wait() })
 	if err != nil {
 		return err
 	}
-	var calls sync.WaitGroup
-	serve := func(l net.Listener, serve func(context.Context, net.Listener) error) {
-		calls.Add(1)
-		group.Go(func() error { defer calls.Done(); return serve(ctx, s.secure(l)) })
-	}
-	serve(grpcListener, s.serveGRPC)
-	hubListener, err := listen(ctx, s.Sockets.Hub)
-	if err != nil {
-		return err
-	}
-	serve(hubListener, s.hub.Serve)
-	group.Go(func() error { calls.Wait(); die(); return nil })
 	control, err := listenPrivately(ctx, s.Sockets.Control)
 	if err != nil {
 		return err
@@ -315,6 +305,42 @@ func (s *Service) serveAll(ctx, life context.Context, die func(), group *errgrou
 		}
 		group.Go(func() error { return serveHTTP(life, l, handler) })
 	}
+	return nil
+}
+
+// serveEnvoy answers Envoy, which asks one of several replicas as soon as it can be reached: it can be when it is ready.
+func (s *Service) serveEnvoy(ctx context.Context, calls *errgroup.Group) error {
+	serve := func() error {
+		l, err := listen(ctx, s.Sockets.Service)
+		if err != nil {
+			return err
+		}
+		calls.Go(func() error { return s.serveGRPC(ctx, s.secure(l)) })
+		hub, err := listen(ctx, s.Sockets.Hub)
+		if err != nil {
+			return err
+		}
+		calls.Go(func() error { return s.hub.Serve(ctx, s.secure(hub)) })
+		return nil
+	}
+	if len(s.Config.Service.Replicas) == 0 {
+		return serve()
+	}
+	calls.Go(func() error {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			if ready, _ := s.Ready(); ready {
+				s.health.SetServingStatus("", healthv1.HealthCheckResponse_SERVING) // from the first answer on
+				return serve()
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	})
 	return nil
 }
 
