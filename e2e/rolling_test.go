@@ -237,7 +237,9 @@ func TestReplicaKilled(t *testing.T) {
 		r.serve()
 		await(t, "the service again", r.isReady)
 		for _, cluster := range []string{"service", "hub"} { // who kills the last that Envoy knows of kills both
-			await(t, "Envoy to notice", func() bool { return envoyStat(t, f.path("one/envoy-admin.sock"), "cluster."+cluster+".membership_healthy") == 2 })
+			await(t, "Envoy to notice", func() bool {
+				return envoyStat(t, f.path("one/envoy-admin.sock"), "cluster."+cluster+".membership_healthy") == 2
+			})
 		}
 	}
 	f.end()
