@@ -143,8 +143,7 @@ const logBuffer = 512 << 10
 
 // accessLogs report the end of every exchange to the service, which joins it
 // to its decision by the metadata that the verdict set. It is lossy by nature,
-// so it never carries the decision itself. The processor's filter state shows
-// a stream that ended early (gRPC status 10 of a phase).
+// so it never carries the decision itself.
 func accessLogs(g Gateway) (logs []*accesslogv3.AccessLog) {
 	if !g.several() {
 		return append(logs, accessLog(ServiceCluster))
@@ -160,12 +159,11 @@ func accessLog(cluster string) *accesslogv3.AccessLog {
 		Name: "envoy.access_loggers.http_grpc",
 		ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: typed(&alsv3.HttpGrpcAccessLogConfig{
 			CommonConfig: &alsv3.CommonGrpcAccessLogConfig{
-				LogName:                 AccessLogName,
-				GrpcService:             grpcService(cluster, 0),
-				TransportApiVersion:     corev3.ApiVersion_V3,
-				BufferFlushInterval:     durationpb.New(200 * time.Millisecond),
-				BufferSizeBytes:         wrapperspb.UInt32(logBuffer),
-				FilterStateObjectsToLog: []string{extProcName},
+				LogName:             AccessLogName,
+				GrpcService:         grpcService(cluster, 0),
+				TransportApiVersion: corev3.ApiVersion_V3,
+				BufferFlushInterval: durationpb.New(200 * time.Millisecond),
+				BufferSizeBytes:     wrapperspb.UInt32(logBuffer),
 			},
 		})},
 	}
