@@ -1,6 +1,7 @@
 package sts
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -63,4 +64,25 @@ func FuzzFixedSignature(f *testing.F) {
 			t.Fatalf("%x from %x", raw, der)
 		}
 	})
+}
+
+// RFC 8725 §3.2: no nonce is drawn that a weak source could repeat.
+func TestOwnKeySignsDeterministically(t *testing.T) {
+	for _, alg := range []string{ES256, EdDSA} {
+		private, err := generateKey(alg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := newSigningKey(private)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, err := key.sign([]byte("header.claims"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := key.sign([]byte("header.claims")); err != nil || !bytes.Equal(first, again) {
+			t.Errorf("%s: %s, then %s, %v", alg, first, again, err)
+		}
+	}
 }
