@@ -124,7 +124,7 @@ func buffered(g Gateway) *extprocv3.ExternalProcessor {
 // attributes are what the service is told besides the headers: facts that no
 // client can write.
 func attributes(g Gateway) []string {
-	names := []string{"source.address", "request.id"}
+	names := []string{"source.address"}
 	if g.TLS != nil && g.TLS.ClientCAFile != "" {
 		names = append(names, "connection.sha256_peer_certificate_digest")
 	}
