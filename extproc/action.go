@@ -153,7 +153,8 @@ func requestHeaders(c *extprocv3.CommonResponse) *extprocv3.ProcessingResponse {
 }
 
 // forward is a verdict's mutations. Envoy removes first and then sets; a changed body needs its content-length,
-// which the gate has put among the headers.
+// which the gate has put among the headers. What is set stays among what is removed: of several fields of one name Envoy
+// overwrites the first and leaves the others.
 func forward(v *authz.Verdict) *extprocv3.CommonResponse {
 	c := &extprocv3.CommonResponse{
 		HeaderMutation:  &extprocv3.HeaderMutation{RemoveHeaders: v.Remove, SetHeaders: overwrite(v.Set)},
