@@ -235,18 +235,22 @@ func (i *inbox) run(ctx context.Context, from *resumption) {
 func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 	work := group{log: i.h.cfg.Log}
 	defer work.Wait()
-	news := make(chan note, 64)
+	more := make(chan struct{}, 1)
 	stop, err := i.h.hear(ctx, i.s.ID, func(n note) {
-		select {
-		case news <- n:
-		default: // it will be looked at anyway: see attach
+		switch {
+		case n.Ended:
+			end()
+		case n.Opened != "" || n.Subscribed:
+			select {
+			case more <- struct{}{}:
+			default: // it will be looked at anyway: see attach
+			}
 		}
 	})
 	if err != nil {
 		return
 	}
 	defer stop()
-	work.Go(func() { i.tellChanges(ctx) })
 	attached := map[string]context.CancelFunc{}
 	defer func() {
 		for _, cancel := range attached {
@@ -254,6 +258,7 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 		}
 	}()
 	next := i.h.changes.next()
+	seen := i.h.newsFor(ctx, i.c, i.s.Version)
 	i.attach(ctx, &work, attached, from)
 	for {
 		select {
@@ -262,14 +267,9 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 		case <-next: // a reload may have sent an app elsewhere
 			next = i.h.changes.next()
 			i.attach(ctx, &work, attached, nil)
-		case n := <-news:
-			switch {
-			case n.Ended:
-				end()
-				return
-			case n.Opened != "" || n.Subscribed:
-				i.attach(ctx, &work, attached, nil)
-			}
+			seen.tell(ctx, i.changed)
+		case <-more:
+			i.attach(ctx, &work, attached, nil)
 		}
 	}
 }
@@ -365,9 +365,7 @@ func (h *Hub) toward(c caller, app string) (*upstream, func(context.Context) (st
 	return u, func(ctx context.Context) (string, error) { return source(ctx, a, u.demands()) }
 }
 
-// tellChanges tells the agent when the lists that it may see have changed.
-func (i *inbox) tellChanges(ctx context.Context) {
-	i.h.eachChange(ctx, i.c, i.s.Version, func(k kind) {
-		_ = i.send(mcpparse.Event{HasData: true, Data: envelope(nil, lists[k].changed, nil)})
-	})
+// changed tells the agent that a list that it may see has changed.
+func (i *inbox) changed(k kind) {
+	_ = i.send(mcpparse.Event{HasData: true, Data: envelope(nil, lists[k].changed, nil)})
 }
