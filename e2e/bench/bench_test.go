@@ -114,3 +114,56 @@ func TestRegressions(t *testing.T) {
 		t.Errorf("a leg that was not measured: %v", got)
 	}
 }
+
+// Another gateway is measured in both eras, here one of our own in front of the bench's server.
+func TestPeerCommand(t *testing.T) {
+	w := testWorld(t)
+	file := w.path("peer.yaml")
+	config := feature{name: "ns", policy: careful, upstream: "auto"}.config(w, "@ADDRESS@", freeAddress(t.Context()), "")
+	config = strings.Replace(config, `name: "ns0_"`, "disabled: true", 1)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := options{peerCommands: []string{"ours=sed -i s/@ADDRESS@/$ADDRESS/ " + file + "; export SALLYPORT_SECRET_PROVIDER=secretfile://" +
+		w.path("secrets.yaml") + " XDG_RUNTIME_DIR=" + w.dir + "; exec " + w.sallyport + " run -config " + file + " -envoy " + w.envoy}}
+	legs, err := o.startPeers(t.Context(), w)
+	t.Cleanup(func() { closeAll(legs) })
+	if err != nil || len(legs) != 2 {
+		t.Fatalf("%d legs, %v", len(legs), err)
+	}
+	// And one that is already there.
+	o = options{peers: []string{"running=http://" + legs[0].load.address + "/mcp,getItem," + w.tokens[0]}}
+	running, err := o.startPeers(t.Context(), w)
+	t.Cleanup(func() { closeAll(running) })
+	if err != nil || len(running) != 2 {
+		t.Fatalf("%d legs, %v", len(running), err)
+	}
+	got, err := w.measure(t.Context(), append(legs, running[0]), plan{rounds: 1, single: 50 * time.Millisecond, many: 500 * time.Millisecond, clients: 4, progress: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ours", "ours-2025", "running"} {
+		s := got[name][0]
+		if s.Errors != 0 || s.Calls < 10 || s.Upstream != 1 || (s.CPUSvc > 0) != (name != "running") || s.RSSSvc < 60 && name != "running" {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
+// The streams of each kind, all at once.
+func TestStreams(t *testing.T) {
+	w := testWorld(t)
+	for _, kind := range streamKinds {
+		g, err := w.gateway(t.Context(), "streams", "", kind.era, feature{name: "ns", policy: careful, out: "mint"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.load.tool = "ns" + kind.tool
+		open, err := w.open(t.Context(), g.load, kind, 20)
+		if err != nil || len(open) != 20 || kind.tool != "" && w.held() < 20 {
+			t.Errorf("%s: %d open, %v", kind.text, len(open), err)
+		}
+		open.close()
+		g.close()
+	}
+}

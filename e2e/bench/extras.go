@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"syscall"
 	"time"
 )
 
@@ -21,11 +20,14 @@ func (w *world) extras(ctx context.Context, brief bool) (out []extra, err error)
 		return nil, fmt.Errorf("lists: %w", err)
 	}
 	out = append(out, lists...)
-	streams, err := w.streams(ctx, g, brief)
-	if err != nil {
-		return nil, fmt.Errorf("streams: %w", err)
+	for _, k := range streamKinds {
+		open, err := w.streams(ctx, k, f, brief)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", k.text, err)
+		}
+		out = append(out, open...)
 	}
-	return append(out, streams...), nil
+	return out, nil
 }
 
 func (w *world) lists(ctx context.Context, g *leg, brief bool) (out []extra, err error) {
@@ -76,50 +78,6 @@ func (w *world) lists(ctx context.Context, g *leg, brief bool) (out []extra, err
 func (w *world) others() (n int64) {
 	for _, u := range w.ups {
 		n += u.others.Load()
-	}
-	return n
-}
-
-// streams opens calls whose answers are event streams that stay open. Each takes two files of every process between.
-func (w *world) streams(ctx context.Context, g *leg, brief bool) (out []extra, err error) {
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
-		return nil, err
-	}
-	n := min(10_000, (int(files.Max)-1000)/2) //nolint:gosec // far below the limit of an int
-	if brief {
-		n = min(n, 1000)
-	}
-	routines := gauge(ctx, g.admin, "go_goroutines")
-	l := g.load
-	l.tool = "ns0_hold"
-	var a agents
-	defer func() { a.close() }()
-	for range n {
-		k, err := l.dial(ctx, len(a))
-		if err != nil {
-			return nil, err
-		}
-		a = append(a, k)
-		if err := k.begin(w.sequence.Add(1)); err != nil {
-			return nil, fmt.Errorf("after %d: %w: %s", len(a), err, g.log)
-		}
-	}
-	if err := await(ctx, "streams", func() bool { return w.held() >= int64(n) }); err != nil {
-		return nil, err
-	}
-	time.Sleep(2 * time.Second) // the garbage of opening them
-	return []extra{
-		{"event streams open", float64(n), "", "10000"},
-		{"RSS of the service meanwhile", memory(g.svc, "VmRSS"), "MiB", "≤ 256"},
-		{"goroutines more for each stream", (gauge(ctx, g.admin, "go_goroutines") - routines) / float64(n), "", "0"},
-		{"gRPC streams open", envoyStat(ctx, g.envoy, "cluster.service.upstream_rq_active"), "", "a handful"},
-	}, nil
-}
-
-func (w *world) held() (n int64) {
-	for _, u := range w.ups {
-		n += u.open.Load()
 	}
 	return n
 }

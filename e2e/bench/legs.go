@@ -23,6 +23,7 @@ type world struct {
 	ups       []*upstream
 	tokens    []string
 	sequence  atomic.Int64
+	pardoned  int64 // calls in which another gateway passed the agent's token on
 }
 
 const upstreams = 10
@@ -63,7 +64,8 @@ func (w *world) load(address, era, tool string) load {
 type leg struct {
 	Name, Text string
 	load       load
-	envoy, svc int // processes; 0 for none
+	envoy, svc int   // processes; 0 for none
+	below      []int // what svc has started, if that counts as svc
 	mints      bool
 	exchanges  bool
 	agents     map[int]agents
@@ -237,12 +239,5 @@ func (w *world) bare(ctx context.Context, name, text, era string, messages int) 
 		return nil, err
 	}
 	l.envoy, l.stop = p.pid(), append(l.stop, p.stop)
-	return l, await(ctx, "Envoy for "+name+": "+p.log.String(), func() bool {
-		k, err := l.load.dial(ctx, 0)
-		if err != nil {
-			return false
-		}
-		defer func() { _ = k.c.Close() }()
-		return k.call(w.sequence.Add(1)) == nil
-	})
+	return l, await(ctx, "Envoy for "+name+": "+p.log.String(), func() bool { return w.once(ctx, l.load) == nil })
 }

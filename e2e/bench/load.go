@@ -40,6 +40,7 @@ type load struct {
 // conn is one agent: a connection, and in the legacy era a session.
 type conn struct {
 	load
+	nth     int // of the agents
 	c       net.Conn
 	in      *bufio.Reader
 	heads   [][]byte // up to the length of the body; calls take them in turn
@@ -59,7 +60,7 @@ func (l load) dial(ctx context.Context, nth int) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &conn{load: l, c: c, in: bufio.NewReaderSize(c, 16<<10)}
+	k := &conn{load: l, nth: nth, c: c, in: bufio.NewReaderSize(c, 16<<10)}
 	k.prepare(nth)
 	if l.era == legacyEra {
 		if err := k.initialize(nth); err != nil {
@@ -112,7 +113,7 @@ func (k *conn) headers(nth int, method string) []byte {
 	}
 	if k.era == modernEra {
 		h += "Mcp-Method: " + method + "\r\n"
-		if k.list == 0 {
+		if method == "tools/call" {
 			h += "Mcp-Name: " + k.tool + "\r\n"
 		}
 	}
@@ -160,25 +161,6 @@ func (k *conn) call(n int64) error {
 		return fmt.Errorf("%w: %.300s", errWrong, k.body)
 	}
 	return nil
-}
-
-// begin sends a call whose answer is an event stream, and waits until it has begun.
-func (k *conn) begin(n int64) error {
-	if _, err := k.send(n); err != nil {
-		return err
-	}
-	_ = k.c.SetReadDeadline(time.Now().Add(20 * time.Second))
-	var seen []byte
-	for {
-		line, err := k.in.ReadString('\n')
-		if err != nil {
-			return fmt.Errorf("%w: %.500s", err, seen)
-		}
-		seen = append(seen, line...)
-		if line == ": open\n" {
-			return nil
-		}
-	}
 }
 
 func (k *conn) send(n int64) (digits []byte, err error) {

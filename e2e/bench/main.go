@@ -36,12 +36,12 @@ func main() {
 }
 
 type options struct {
-	short, scale          bool
+	short, scale, extras  bool
 	guard, baseline, only string
 	sallyport, envoy      string
 	out, page, from       string
 	rounds                int
-	peers                 []string
+	peers, peerCommands   []string
 }
 
 func command(ctx context.Context, args []string) error {
@@ -49,6 +49,7 @@ func command(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.BoolVar(&o.short, "short", false, "one short round of each leg, about a minute")
 	fs.BoolVar(&o.scale, "scale", false, "how cost and memory grow with upstreams, tokens, rules and arguments, instead of the legs")
+	fs.BoolVar(&o.extras, "extras", false, "the lists, the streams and the start, instead of the legs")
 	fs.StringVar(&o.guard, "guard", "", "compare with the ratios of this `FILE`, and fail when one has got worse beyond the noise")
 	fs.StringVar(&o.baseline, "baseline", "", "measure the ratios for -guard and write them to this `FILE`")
 	fs.StringVar(&o.only, "only", "", "`LEGS` to measure, separated by commas; the floor always is")
@@ -60,6 +61,10 @@ func command(ctx context.Context, args []string) error {
 	fs.IntVar(&o.rounds, "rounds", 5, "`N` rounds")
 	fs.Func("peer", "another gateway, `NAME=URL[,TOOL[,TOKEN]]`, in front of an MCP server whose TOOL answers as the bench's; may be given several times", func(s string) error {
 		o.peers = append(o.peers, s)
+		return nil
+	})
+	fs.Func("peer-command", "another gateway, `NAME=COMMAND`, which a shell starts: it listens on $ADDRESS at /mcp, and asks $UPSTREAM, whose tool getItem it shows by this name; its agents have tokens of $ISSUER for $AUDIENCE. May be given several times", func(s string) error {
+		o.peerCommands = append(o.peerCommands, s)
 		return nil
 	})
 	if err := fs.Parse(args); err != nil {
@@ -109,19 +114,28 @@ func (o *options) runLegs(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(w.dir) }()
+	r := report{Machine: machine(ctx, o.envoy)}
+	if o.extras {
+		if r.Extras, err = w.extras(ctx, o.short); err != nil {
+			return err
+		}
+		return r.write(o)
+	}
 	legs, err := w.legs(ctx, o.wants)
 	defer func() { closeAll(legs) }()
 	if err != nil {
 		return err
 	}
-	for _, p := range o.peers {
-		legs = append(legs, w.peer(p))
+	peers, err := o.startPeers(ctx, w)
+	legs = append(legs, peers...)
+	if err != nil {
+		return err
 	}
 	p := plan{rounds: o.rounds, single: time.Second, many: 2 * time.Second, fixed: 2 * time.Second, rates: []int{500, 1000}, clients: 16, progress: os.Stderr}
 	if o.short {
 		p.rounds, p.single, p.many, p.fixed, p.rates = 2, 300*time.Millisecond, 600*time.Millisecond, 500*time.Millisecond, []int{1000}
 	}
-	r := report{Machine: machine(ctx, o.envoy), Legs: describe(legs)}
+	r.Legs = describe(legs)
 	if r.Samples, err = w.measure(ctx, legs, p); err != nil {
 		return err
 	}
@@ -196,19 +210,6 @@ func (w *world) legs(ctx context.Context, wanted func(string) bool) (legs []*leg
 	again("exchange", "exchange-2025", "everything, exchange over HTTP, 2025-11-25")
 	ours("extauthz", "everything over ext_authz", modernEra, feature{policy: careful, name: "my_server_", file: true, out: "mint", filter: "extAuthz"})
 	return legs, err
-}
-
-// peer is a gateway that somebody else runs.
-func (w *world) peer(s string) *leg {
-	name, rest, _ := strings.Cut(s, "=")
-	parts := append(strings.SplitN(rest, ",", 3), "getItem", "")
-	address, path, _ := strings.Cut(strings.TrimPrefix(parts[0], "http://"), "/")
-	l := &leg{Name: name, Text: "another gateway", agents: map[int]agents{}, load: w.load(address, legacyEra, parts[1])}
-	l.load.path, l.load.lenient = "/"+path, true
-	if parts[2] != "" {
-		l.load.tokens = []string{parts[2]}
-	}
-	return l
 }
 
 func (r *report) write(o *options) error {

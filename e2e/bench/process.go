@@ -70,15 +70,8 @@ func (p *process) pid() int { return p.cmd.Process.Pid }
 
 // child is the Envoy that a `sallyport run` has started.
 func (p *process) child() (int, error) {
-	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", p.pid()))
-	if err != nil {
-		return 0, err
-	}
-	for _, task := range tasks {
-		content, _ := os.ReadFile(task)
-		for field := range strings.FieldsSeq(string(content)) {
-			return strconv.Atoi(field)
-		}
+	if below := descendants(p.pid()); len(below) > 0 {
+		return below[0], nil
 	}
 	return 0, errors.New("no Envoy below sallyport")
 }

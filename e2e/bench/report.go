@@ -159,13 +159,16 @@ func (r *report) writePage(path string) error {
 			b.WriteString("\n")
 		}
 		put("scale", b.String())
-	} else {
-		put("machine", r.Machine+".\n")
-		for i, t := range r.tables()[:2] {
+	}
+	for i, t := range r.tables()[:2] {
+		if len(t.Rows) > 0 {
 			var b strings.Builder
 			t.markdown(&b)
 			put([]string{"calls", "others"}[i], b.String())
 		}
+	}
+	if len(r.Legs) > 0 {
+		put("machine", r.Machine+".\n")
 		plot := filepath.Join(filepath.Dir(path), "performance.svg")
 		if err := os.WriteFile(plot, []byte(r.plot()), 0o644); err != nil { //nolint:gosec // a picture for everybody
 			return err
