@@ -80,6 +80,9 @@ func (o *options) point(ctx context.Context, p point) ([]string, error) {
 	}
 	defer g.close()
 	base.load.pad, g.load.pad, g.load.turns = p.pad, p.pad, true
+	if err := w.showAll(ctx, g); err != nil {
+		return nil, err
+	}
 	s, err := w.measure(ctx, []*leg{base, g}, plan{rounds: 3, single: 300 * time.Millisecond, many: time.Second, clients: 16, progress: os.Stderr})
 	if err != nil {
 		return nil, err
@@ -99,4 +102,19 @@ func (o *options) point(ctx context.Context, p point) ([]string, error) {
 	return []string{p.size, x(rps), f(3, func(s sample) float64 { return s.CPUEnvoy }) + " + " + f(3, func(s sample) float64 { return s.CPUSvc }), x(cpuPerCall),
 		f(2, single), f(0, func(s sample) float64 { return s.RSSEnvoy }) + " + " + f(0, func(s sample) float64 { return s.RSSSvc }),
 		strconv.FormatInt(g.ready.Milliseconds(), 10)}, nil
+}
+
+// showAll makes calls until each of the tokens has been shown once, so that what is measured is how well they are remembered.
+func (w *world) showAll(ctx context.Context, g *leg) error {
+	a, err := g.load.agents(ctx, 16)
+	if err != nil {
+		return err
+	}
+	defer a.close()
+	for start := w.sequence.Load(); w.sequence.Load()-start < int64(len(w.tokens)); {
+		if r := a.closed(100 * time.Millisecond); r.First != nil {
+			return r.First
+		}
+	}
+	return nil
 }
