@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -87,9 +88,20 @@ func (r *report) tables() []table {
 	}
 	e := table{Title: "other figures", Heads: []string{"figure", "measured", "aim"}}
 	for _, x := range r.Extras {
-		e.Rows = append(e.Rows, []string{x.Name, fmt.Sprintf("%.4g %s", x.Value, x.Unit), x.Aim})
+		e.Rows = append(e.Rows, []string{x.Name, figure(x.Value) + " " + x.Unit, x.Aim})
 	}
 	return append([]table{t, e}, r.Scale...)
+}
+
+// figure has no more digits than it deserves.
+func figure(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case a < 0.005:
+		return "0"
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 func (r *report) table(w io.Writer) {
