@@ -8,6 +8,7 @@ import (
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sallyport/sallyport/envoy"
@@ -169,6 +170,36 @@ func TestReplicas(t *testing.T) {
 		if _, err := envoy.Generate(bad); err == nil {
 			t.Errorf("%s: no error", name)
 		}
+	}
+}
+
+// Over TLS a replica may show the name of any of them, and has to show one.
+func TestReplicasOverTLS(t *testing.T) {
+	g := seed()
+	g.EgressSocket = ""
+	g.Replicas = []envoy.Replica{{Service: "one.example:9000", Hub: "one.example:9001"}, {Service: "two.example:9000", Hub: "two.example:9001"}}
+	g.ServiceTLS = &envoy.UpstreamTLS{CAFile: "/ca.pem", CertFile: "/envoy.pem", KeyFile: "/envoy.key"}
+	r, err := envoy.Generate(g)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][]string{}
+	for _, c := range r.Clusters {
+		if c.GetTransportSocket() == nil {
+			continue
+		}
+		var tls tlsv3.UpstreamTlsContext
+		if err := c.GetTransportSocket().GetTypedConfig().UnmarshalTo(&tls); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range tls.GetCommonTlsContext().GetValidationContext().GetMatchTypedSubjectAltNames() {
+			got[c.GetName()] = append(got[c.GetName()], name.GetMatcher().GetExact())
+		}
+	}
+	both := []string{"one.example", "two.example"}
+	want := map[string][]string{"app/tickets": {"tickets.example.com"}, "service": both, "hub": both, "service/0": both[:1], "service/1": both[1:]}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
 	}
 }
 
