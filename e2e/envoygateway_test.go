@@ -226,7 +226,7 @@ func TestEnvoyGatewayLocks(t *testing.T) {
 			w := start(t)
 			w.gateway.stop()
 			if c.status == http.StatusOK {
-				w.leaks.tolerate("open", "no lock is left that would keep the agent's token off")
+				w.tolerate("open", "no lock is left that would keep the agent's token off")
 			}
 			r := modern("open_echo", `{}`)
 			r.header["X-Sallyport-Route"] = "app/open"
