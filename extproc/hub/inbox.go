@@ -251,6 +251,7 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 		return
 	}
 	defer stop()
+	work.Go(func() { i.tellChanges(ctx) }) // beside the rest, since it waits for lists
 	attached := map[string]context.CancelFunc{}
 	defer func() {
 		for _, cancel := range attached {
@@ -258,7 +259,6 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 		}
 	}()
 	next := i.h.changes.next()
-	seen := i.h.newsFor(ctx, i.c, i.s.Version)
 	i.attach(ctx, &work, attached, from)
 	for {
 		select {
@@ -267,7 +267,6 @@ func (i *inbox) pump(ctx context.Context, end func(), from *resumption) {
 		case <-next: // a reload may have sent an app elsewhere
 			next = i.h.changes.next()
 			i.attach(ctx, &work, attached, nil)
-			seen.tell(ctx, i.changed)
 		case <-more:
 			i.attach(ctx, &work, attached, nil)
 		}
@@ -365,7 +364,9 @@ func (h *Hub) toward(c caller, app string) (*upstream, func(context.Context) (st
 	return u, func(ctx context.Context) (string, error) { return source(ctx, a, u.demands()) }
 }
 
-// changed tells the agent that a list that it may see has changed.
-func (i *inbox) changed(k kind) {
-	_ = i.send(mcpparse.Event{HasData: true, Data: envelope(nil, lists[k].changed, nil)})
+// tellChanges tells the agent when the lists that it may see have changed.
+func (i *inbox) tellChanges(ctx context.Context) {
+	i.h.eachChange(ctx, i.c, i.s.Version, func(k kind) {
+		_ = i.send(mcpparse.Event{HasData: true, Data: envelope(nil, lists[k].changed, nil)})
+	})
 }

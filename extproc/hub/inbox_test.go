@@ -270,6 +270,35 @@ func TestStreamTakesInNewSessions(t *testing.T) {
 	})
 }
 
+// Lists that are slow to come do not keep the stream from what else there is to hear.
+func TestStreamDoesNotWaitForLists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		up, slow := liveLegacy("up", `{"tools":{}}`), liveLegacy("slow", `{"tools":{}}`)
+		slow.first(func(_ http.ResponseWriter, m rpc) bool {
+			if m.Method == "tools/list" {
+				time.Sleep(listDeadline)
+			}
+			return false
+		})
+		g := newGateway(t, egress{"app/up": up, "app/slow": slow}, []*authz.App{app("up"), app("slow")})
+		alice := enter(t, g, "alice", ableBody)
+		events := alice.listen()
+		var listened atomic.Bool
+		up.first(func(_ http.ResponseWriter, m rpc) bool {
+			if m.Method == "tools/call" && len(up.openings(m.session)) == 1 {
+				listened.Store(true)
+			}
+			return false
+		})
+		alice.must(200, "", toolCall("up_t"))
+		if !listened.Load() {
+			t.Error("the call came before the stream")
+		}
+		events.close()
+		time.Sleep(2 * listDeadline) // until nobody waits
+	})
+}
+
 // An upstream that has no stream is not asked again; one that is away is, with patience; one that lies is not.
 func TestUpstreamStreamsThatFail(t *testing.T) {
 	for name, test := range map[string]struct {

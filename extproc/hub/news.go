@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"crypto/sha256"
 	"slices"
 
 	"github.com/sallyport/sallyport/mcpparse"
@@ -11,7 +10,7 @@ import (
 // eachChange calls tell for each list of c's that has changed, until ctx ends.
 func (h *Hub) eachChange(ctx context.Context, c caller, version string, tell func(kind)) {
 	next := h.changes.next()
-	n := h.newsFor(ctx, c, version)
+	before := h.seen(ctx, c, version)
 	for {
 		select {
 		case <-ctx.Done():
@@ -19,34 +18,16 @@ func (h *Hub) eachChange(ctx context.Context, c caller, version string, tell fun
 		case <-next:
 		}
 		next = h.changes.next()
-		n.tell(ctx, tell)
+		c.gate = h.cfg.Gate()
+		after := h.seen(ctx, c, version)
+		if ctx.Err() != nil {
+			return
+		}
+		for _, k := range changed(before, after) {
+			tell(k)
+		}
+		before = after
 	}
-}
-
-// news is what a caller's lists were when it was last told of them.
-type news struct {
-	h       *Hub
-	c       caller
-	version string
-	before  [kinds][sha256.Size]byte
-}
-
-// newsFor begins with the lists as they are. Who waits for changes begins to wait before, so that none is missed.
-func (h *Hub) newsFor(ctx context.Context, c caller, version string) *news {
-	return &news{h, c, version, h.seen(ctx, c, version)}
-}
-
-// tell calls tell for each list that is not as it was.
-func (n *news) tell(ctx context.Context, tell func(kind)) {
-	n.c.gate = n.h.cfg.Gate()
-	after := n.h.seen(ctx, n.c, n.version)
-	if ctx.Err() != nil {
-		return
-	}
-	for _, k := range changed(n.before, after) {
-		tell(k)
-	}
-	n.before = after
 }
 
 const updatedMethod = "notifications/resources/updated"
