@@ -51,7 +51,15 @@ result["allowed"] := true if {
 // A token that is bound to a certificate works on a connection with that certificate and on no other, over either version
 // of HTTP, at the gate and at the hub; what a header says of a certificate counts for nothing.
 func TestCertificateBoundTokens(t *testing.T) {
+	for _, files := range []string{"ca.pem", "other.pem, ca.pem"} {
+		t.Run(files, func(t *testing.T) { testCertificateBoundTokens(t, files) })
+	}
+}
+
+func testCertificateBoundTokens(t *testing.T, authorities string) {
 	w := newWorld(t)
+	other, _ := authority(t)
+	w.write("other.pem", certPEM(other.Raw))
 	ca, caKey := authority(t)
 	cert, key := leaf(t, ca, caKey)
 	w.write("ca.pem", certPEM(ca.Raw))
@@ -59,7 +67,7 @@ func TestCertificateBoundTokens(t *testing.T) {
 	w.write("key.pem", key)
 	w.write("open.rego", boundRego)
 	binding("optional", "")(w)
-	w.edit("sallyport.yaml", "http:\n", "tls:\n  outside:\n    certFile: cert.pem\n    keyFile: key.pem\n    clientAuth: VerifyClientCertIfGiven\n    clientCAFiles: [ca.pem]\nhttp:\n  tls: outside\n")
+	w.edit("sallyport.yaml", "http:\n", "tls:\n  outside:\n    certFile: cert.pem\n    keyFile: key.pem\n    clientAuth: VerifyClientCertIfGiven\n    clientCAFiles: ["+authorities+"]\nhttp:\n  tls: outside\n")
 	w.edit("sallyport.yaml", "- http://"+w.address+"/mcp", "- https://"+w.address+"/mcp\n              - http://"+w.address+"/mcp")
 	w.url = "https://" + w.address + "/mcp"
 	w.run()

@@ -97,7 +97,7 @@ func (g Gateway) secrets() []*tlsv3.Secret {
 	}
 	if t := g.TLS; t != nil {
 		certificateIn(listenerSecret, t.CertFile, t.KeyFile)
-		if t.verifies() {
+		if t.Verifies() {
 			trustIn(clientsSecret, t.clients())
 		}
 	}

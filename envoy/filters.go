@@ -125,7 +125,7 @@ func buffered(g Gateway) *extprocv3.ExternalProcessor {
 // client can write.
 func attributes(g Gateway) []string {
 	names := []string{"source.address"}
-	if g.TLS != nil && g.TLS.ClientCAFile != "" {
+	if g.TLS.Verifies() {
 		names = append(names, "connection.sha256_peer_certificate_digest")
 	}
 	return names

@@ -386,7 +386,7 @@ func (g Gateway) check() []error {
 		if t.ClientCAFile != "" && t.ClientCAs != "" {
 			fail("client authorities both as a file and as text")
 		}
-		if !t.verifies() && (t.ClientCRLFile != "" || len(t.ClientSPIFFEIDs) > 0) {
+		if !t.Verifies() && (t.ClientCRLFile != "" || len(t.ClientSPIFFEIDs) > 0) {
 			fail("rules for client certificates without authorities to check them against")
 		}
 	}

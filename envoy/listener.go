@@ -173,11 +173,11 @@ func downstreamTLS(g Gateway) *tlsv3.DownstreamTlsContext {
 	t := g.TLS
 	common := &tlsv3.CommonTlsContext{TlsParams: tlsParams(t.MinVersion), AlpnProtocols: []string{"h2", "http/1.1"}}
 	g.present(common, listenerSecret, t.CertFile, t.KeyFile)
-	if t.verifies() {
+	if t.Verifies() {
 		g.trust(common, clientsSecret, t.clients(), nil)
 	}
 	return &tlsv3.DownstreamTlsContext{
 		CommonTlsContext:         common,
-		RequireClientCertificate: wrapperspb.Bool(t.verifies() && !t.ClientCertOptional),
+		RequireClientCertificate: wrapperspb.Bool(t.Verifies() && !t.ClientCertOptional),
 	}
 }

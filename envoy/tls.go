@@ -57,8 +57,8 @@ func checkTLS(who, minVersion string, texts ...string) []error {
 	return errs
 }
 
-// verifies reports whether clients are asked for a certificate.
-func (t *ListenerTLS) verifies() bool { return t.ClientCAFile != "" || t.ClientCAs != "" }
+// Verifies reports whether clients are asked for a certificate. There need be no TLS.
+func (t *ListenerTLS) Verifies() bool { return t != nil && (t.ClientCAFile != "" || t.ClientCAs != "") }
 
 // clients is what clients' certificates are held to. All of it is in the secret, so that the listener stays when it changes.
 func (t *ListenerTLS) clients() *tlsv3.CertificateValidationContext {

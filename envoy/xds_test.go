@@ -251,18 +251,21 @@ func TestListenersStay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.TLS = &envoy.ListenerTLS{CertFile: "/b/cert", KeyFile: "/b/key", ClientCAFile: "/b/ca"}
 	g.Apps = []envoy.App{{Name: "first", URL: "https://first.example/mcp"}}
-	two, err := envoy.Generate(g)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(one.Listeners) != 2 || len(two.Listeners) != 2 {
-		t.Fatal("no listeners")
-	}
-	for i := range one.Listeners {
-		if !proto.Equal(one.Listeners[i], two.Listeners[i]) {
-			t.Errorf("listener %s changes", one.Listeners[i].GetName())
+	for _, authorities := range []envoy.ListenerTLS{{ClientCAFile: "/b/ca"}, {ClientCAs: "of several files"}} {
+		authorities.CertFile, authorities.KeyFile = "/b/cert", "/b/key"
+		g.TLS = &authorities
+		two, err := envoy.Generate(g)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(one.Listeners) != 2 || len(two.Listeners) != 2 {
+			t.Fatal("no listeners")
+		}
+		for i := range one.Listeners {
+			if !proto.Equal(one.Listeners[i], two.Listeners[i]) {
+				t.Errorf("listener %s changes", one.Listeners[i].GetName())
+			}
 		}
 	}
 }

@@ -86,7 +86,7 @@ func (s *Service) listenerTLS(cfg *config.Config) any {
 	case !s.Dynamic:
 		return t
 	}
-	return []any{t.MinVersion, t.ClientCertOptional, t.ClientCAFile != "" || t.ClientCAs != ""}
+	return []any{t.MinVersion, t.ClientCertOptional, t.Verifies()}
 }
 
 func authProviderSum(p *config.AuthProvider) string {

@@ -47,8 +47,7 @@ func bound(cfg *config.Config) authz.Bound {
 	if !oauth.Enabled || !oauth.Binds() {
 		return authz.Bound{}
 	}
-	listener := Gateway(cfg, Sockets{}).TLS
-	b := authz.Bound{DPoP: true, Certificates: listener != nil && listener.ClientCAFile != ""}
+	b := authz.Bound{DPoP: true, Certificates: Gateway(cfg, Sockets{}).TLS.Verifies()}
 	b.DPoPOnly = !b.Certificates
 	for _, s := range oauth.Servers {
 		b.DPoPOnly = b.DPoPOnly && s.TokenValidation.Binding == "required"

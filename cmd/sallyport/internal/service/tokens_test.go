@@ -67,6 +67,13 @@ func TestBound(t *testing.T) {
 		if d := cmp.Diff(test.want, bound(cfg)); d != "" {
 			t.Errorf("%+v: %s", test, d)
 		}
+		if p := cfg.TLS["server"]; p != nil { // whether the authorities are in one file or in several
+			f := newFiles(t)
+			p.ClientCAFiles = []string{f.path("ca.pem"), f.path("ca.pem")}
+			if d := cmp.Diff(test.want, bound(cfg)); d != "" {
+				t.Errorf("%+v, two files: %s", test, d)
+			}
+		}
 		oauth.Enabled = false
 		if got := bound(cfg); got != (authz.Bound{}) {
 			t.Errorf("without OAuth: %+v", got)
