@@ -27,7 +27,8 @@ import (
 	"github.com/open-policy-agent/opa/v1/ast"
 )
 
-// Deadline bounds one attempt at a decision, and there are two at most. Built-ins that loop honour it; a single linear one may run past it.
+// Deadline bounds one attempt at a decision, and there are two at most. Built-ins that loop honour it; a single linear one may
+// run past it.
 const Deadline = 50 * time.Millisecond
 
 // Reasons of a Decision.

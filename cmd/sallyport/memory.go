@@ -1,9 +1,8 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"io/fs"
+	"iter"
 	"math"
 	"os"
 	"path"
@@ -70,14 +69,8 @@ func memory(root fs.FS) int64 {
 	return limit
 }
 
-// lines yields a file's lines; none when it cannot be read.
-func lines(root fs.FS, name string) func(yield func(string) bool) {
-	return func(yield func(string) bool) {
-		text, _ := fs.ReadFile(root, name)
-		for scanner := bufio.NewScanner(bytes.NewReader(text)); scanner.Scan(); {
-			if !yield(scanner.Text()) {
-				return
-			}
-		}
-	}
+// lines are a file's; none when it cannot be read.
+func lines(root fs.FS, name string) iter.Seq[string] {
+	text, _ := fs.ReadFile(root, name)
+	return strings.SplitSeq(string(text), "\n")
 }

@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"slices"
 	"time"
 )
@@ -14,8 +15,8 @@ func (c *checker) revocations(t *TLS) {
 	if !ok {
 		return
 	}
-	lists := revocationLists(src)
-	if len(lists) == 0 {
+	lists, err := RevocationLists(src)
+	if err != nil {
 		c.errorf(c.place(&t.CRLFile), "crlFile: %s holds no PEM certificate revocation list (X509 CRL)", c.show(&t.CRLFile))
 		return
 	}
@@ -36,14 +37,21 @@ func (c *checker) revocations(t *TLS) {
 	}
 }
 
-func revocationLists(src []byte) (out []*x509.RevocationList) {
+// RevocationLists are the certificate revocation lists (RFC 5280 §5) that PEM text holds. One that is none, or none at all, is
+// an error.
+func RevocationLists(src []byte) (out []*x509.RevocationList, err error) {
 	for block, rest := pem.Decode(src); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "X509 CRL" {
 			continue
 		}
-		if list, err := x509.ParseRevocationList(block.Bytes); err == nil {
-			out = append(out, list)
+		list, err := x509.ParseRevocationList(block.Bytes)
+		if err != nil {
+			return nil, err
 		}
+		out = append(out, list)
 	}
-	return out
+	if out == nil {
+		return nil, errors.New("no PEM certificate revocation list (X509 CRL)")
+	}
+	return out, nil
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
@@ -36,7 +35,12 @@ func ClientTLS(p *config.TLS) (*tls.Config, error) {
 	if p == nil {
 		return nil, nil
 	}
-	out := &tls.Config{MinVersion: minVersion(p)}
+	return clientTLS(upstreamTLS(p))
+}
+
+// clientTLS connects as Envoy does with p.
+func clientTLS(p *envoy.UpstreamTLS) (*tls.Config, error) {
+	out := &tls.Config{MinVersion: minVersion(p.MinVersion)}
 	var err error
 	if p.CAFile != "" {
 		if out.RootCAs, err = pool(p.CAFile); err != nil {
@@ -50,7 +54,7 @@ func ClientTLS(p *config.TLS) (*tls.Config, error) {
 		}
 		out.Certificates = []tls.Certificate{pair}
 	}
-	rules, err := rulesOf(p)
+	rules, err := rulesOf(p.SPIFFEIDs, p.CRLFile)
 	if err != nil {
 		return nil, err
 	}
@@ -79,11 +83,11 @@ func serverTLS(p *config.TLS) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	rules, err := rulesOf(p)
+	rules, err := rulesOf(p.SPIFFEIDs, p.CRLFile)
 	if err != nil {
 		return nil, err
 	}
-	return &tls.Config{MinVersion: minVersion(p), Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
+	return &tls.Config{MinVersion: minVersion(p.MinVersion), Certificates: []tls.Certificate{pair}, ClientCAs: clients, ClientAuth: tls.RequireAndVerifyClientCert,
 		VerifyConnection: rules.verify, NextProtos: []string{"h2"},
 		SessionTicketsDisabled: true, // connections last; and each is to be checked against what is in force
 	}, nil
@@ -98,8 +102,8 @@ func (s *Service) secure(l net.Listener) net.Listener {
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return s.now().own, nil }})
 }
 
-func minVersion(p *config.TLS) uint16 {
-	if p.MinVersion == "1.3" {
+func minVersion(name string) uint16 {
+	if name == "1.3" {
 		return tls.VersionTLS13
 	}
 	return tls.VersionTLS12
@@ -127,27 +131,17 @@ type rules struct {
 	roots *x509.CertPool         // of servers, where nobody has checked the chain yet; nil: somebody has
 }
 
-func rulesOf(p *config.TLS) (r rules, err error) {
-	r.ids = p.SPIFFEIDs
-	if p.CRLFile == "" {
+func rulesOf(ids []string, crlFile string) (r rules, err error) {
+	r.ids = ids
+	if crlFile == "" {
 		return r, nil
 	}
-	text, err := os.ReadFile(p.CRLFile)
+	text, err := os.ReadFile(crlFile)
 	if err != nil {
 		return r, err
 	}
-	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "X509 CRL" {
-			continue
-		}
-		list, err := x509.ParseRevocationList(block.Bytes)
-		if err != nil {
-			return r, fmt.Errorf("%s: %w", p.CRLFile, err)
-		}
-		r.lists = append(r.lists, list)
-	}
-	if r.lists == nil {
-		return r, fmt.Errorf("%s holds no certificate revocation list", p.CRLFile)
+	if r.lists, err = config.RevocationLists(text); err != nil {
+		return r, fmt.Errorf("%s: %w", crlFile, err)
 	}
 	return r, nil
 }

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/sallyport/sallyport/cmd/sallyport/internal/config"
 	"github.com/sallyport/sallyport/envoy"
 	"github.com/sallyport/sallyport/extproc/hub"
 )
@@ -51,8 +50,7 @@ func (s *Service) buildDirect(n, old *state) error {
 		}
 		t := hub.Target{Route: cmp.Or(a.Route, envoy.AppRoute(a.Name)), URL: at, DialTimeout: a.DialTimeout, KeepAlive: a.KeepAlive}
 		if a.TLS != nil {
-			t.TLS, err = ClientTLS(&config.TLS{CAFile: a.TLS.CAFile, CertFile: a.TLS.CertFile, KeyFile: a.TLS.KeyFile, MinVersion: a.TLS.MinVersion,
-				SPIFFEIDs: a.TLS.SPIFFEIDs, CRLFile: a.TLS.CRLFile})
+			t.TLS, err = clientTLS(a.TLS)
 		}
 		if err != nil {
 			return fmt.Errorf("app %s: %w", a.Name, err)
