@@ -435,6 +435,14 @@ func weakLeaf(t *testing.T) (certificate, key string) {
 	return certPEM(der), string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}))
 }
 
+// addThird adds an app to what the service is configured with, and returns the file as it was.
+func (a *apart) addThird(third *recorder) (before string) {
+	before = a.read("sallyport.yaml")
+	own := a.config()
+	a.write("sallyport.yaml", own+thirdApp("http://"+third.addr()+"/mcp", "")+strings.TrimPrefix(before, own))
+	return before
+}
+
 // A service that is away takes nothing from its Envoy but its verdicts. When it is back, with another file, its Envoy has what
 // changed, and no listener did.
 func TestReloadByARestartOfTheService(t *testing.T) {
@@ -447,8 +455,7 @@ func TestReloadByARestartOfTheService(t *testing.T) {
 	if got := a.send(modern("open_echo", `{}`)); got.Status != http.StatusServiceUnavailable || got.RPC.Error == nil || len(a.open.calls()) != 0 {
 		t.Errorf("without the service: %s", got)
 	}
-	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
-	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	a.addThird(third)
 	a.serve()
 	await(t, "the new app", func() bool { return a.send(modern("third_look", `{}`)).RPC.Result != nil && len(third.calls()) > 0 })
 	if got := a.send(modern("my_server_listItems", `{}`)); got.RPC.Result == nil {
@@ -470,8 +477,7 @@ func TestReloadOverTCP(t *testing.T) {
 		t.Fatal(got)
 	}
 	third := newRecorder(t, "look")
-	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
-	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	a.addThird(third)
 	await(t, "the new app", func() bool { return a.send(modern("third_look", `{}`)).RPC.Result != nil && len(third.calls()) > 0 })
 	a.service.stop()
 	if got := a.send(modern("open_echo", `{}`)); got.Status != http.StatusServiceUnavailable || got.RPC.Error == nil || len(a.open.calls()) != 0 {
@@ -483,15 +489,14 @@ func TestReloadOverTCP(t *testing.T) {
 func TestReloadOfAStaticEnvoy(t *testing.T) {
 	a := splitWorld(t, true, nil)
 	third := newRecorder(t, "look")
-	rest := strings.TrimPrefix(a.read("sallyport.yaml"), a.config())
-	a.write("sallyport.yaml", a.config()+thirdApp("http://"+third.addr()+"/mcp", "")+rest)
+	before := a.addThird(third)
 	await(t, "the refusal", func() bool {
 		return strings.Contains(a.service.output(), "apps.third.upstream: a change takes effect on a restart only")
 	})
 	if got := a.send(modern("third_look", `{}`)); !unknownTool(got) {
 		t.Errorf("verdicts are about what Envoy lacks: %s", got)
 	}
-	a.write("sallyport.yaml", a.config()+rest)
+	a.write("sallyport.yaml", before)
 	a.write("open.rego", "package orchestrator\n")
 	await(t, "the policy", func() bool { return a.send(modern("open_echo", `{}`)).RPC.Result == nil })
 }
